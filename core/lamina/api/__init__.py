@@ -1,0 +1,7 @@
+"""What a plugin author reads: hook specifications, the types they pass, the loader.
+
+hookspecs.py   every hook, with its contract
+types.py       the values that go in and come out
+host.py        finds plugins, checks them, and calls the hooks of the chosen one
+drivers.py     the same calls with types, for the engine
+"""

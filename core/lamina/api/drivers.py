@@ -1,0 +1,161 @@
+"""The chosen driver's hooks as typed calls: what the engine holds instead of `pm.hook`.
+
+Each method is one hook of `hookspecs.py` and has its contract. An exception that isn't an `OSError` or a `LaminaError`, and an
+answer of the wrong type, become a `PluginError` that names the plugin and the hook.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lamina.api.host import PluginHost
+from lamina.api.types import Attachment, Change, LayerReader, Probe, Trees, Usage, View, VolumeSpec
+from lamina.errors import LaminaError, PluginError
+from lamina.model.mount import Mount
+
+
+@dataclass(slots=True, kw_only=True)
+class _Driver:
+    host: PluginHost
+    kind: str
+    asked_name: str
+    plugin: Any = None
+    _callers: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plugin = self.host.get(self.kind, self.asked_name)
+
+    @property
+    def name(self) -> str:
+        """The driver's own name, which may differ from an alias that it was asked for by."""
+        return str(self.plugin.name)
+
+    def _call(self, hook: str, expected: type | tuple[type, ...], /, **arguments: Any) -> Any:
+        caller = self._callers.get(hook)
+        if caller is None:
+            caller = self._callers[hook] = self.host.caller(self.plugin, hook)
+        try:
+            answer = caller(**arguments)
+        except (OSError, LaminaError):
+            raise
+        except Exception as error:
+            raise PluginError(f"plugin '{self.kind}.{self.name}' failed in '{hook}': {type(error).__name__}: {error}") from error
+        if not isinstance(answer, expected):
+            raise PluginError(f"plugin '{self.kind}.{self.name}' answered '{hook}' with {type(answer).__name__}: {answer!r}")
+        return answer
+
+
+@dataclass(slots=True, kw_only=True)
+class StorageDriver(_Driver):
+    """A storage driver and its folder."""
+
+    home: str
+    kind: str = "storage"
+    _probe: Probe | None = None
+
+    def make_home(self) -> None:
+        """Make the driver's folder, as the contract promises it."""
+        os.makedirs(self.home, mode=0o710, exist_ok=True)
+
+    def probe(self) -> Probe:
+        """`storage_probe`; asked once."""
+        if self._probe is None:
+            self._probe = self._call("storage_probe", Probe, home=self.home)
+        return self._probe
+
+    def prepare(self, key: str, parents: Sequence[str], options: Mapping[str, str]) -> None:
+        """`storage_prepare`."""
+        self._call("storage_prepare", bool, home=self.home, key=key, parents=parents, options=options)
+
+    def mounts(self, key: str, parents: Sequence[str], *, readonly: bool) -> View:
+        """`storage_mounts`."""
+        view: View = self._call("storage_mounts", View, home=self.home, key=key, parents=parents, readonly=readonly)
+        targets = (view.root, *(mount.target for mount in view.mounts if isinstance(mount, Mount)))
+        if len(targets) != len(view.mounts) + 1 or not all(os.path.isabs(path) for path in targets):
+            raise PluginError(f"plugin 'storage.{self.name}' answered 'storage_mounts' with nonsense: {view!r}")
+        return view
+
+    def before_mount(self, key: str, parents: Sequence[str]) -> None:
+        """`storage_before_mount`."""
+        self._call("storage_before_mount", (bool, type(None)), home=self.home, key=key, parents=parents)
+
+    def after_unmount(self, key: str) -> None:
+        """`storage_after_unmount`."""
+        self._call("storage_after_unmount", (bool, type(None)), home=self.home, key=key)
+
+    def changes(self, key: str, parents: Sequence[str], trees: Trees) -> list[Change]:
+        """`storage_changes`."""
+        return list(self._call("storage_changes", (list, tuple), home=self.home, key=key, parents=parents, trees=trees))
+
+    def apply(self, key: str, parents: Sequence[str], entries: LayerReader, trees: Trees) -> None:
+        """`storage_apply`."""
+        self._call("storage_apply", bool, home=self.home, key=key, parents=parents, entries=entries, trees=trees)
+
+    def seal(self, key: str) -> None:
+        """`storage_seal`."""
+        self._call("storage_seal", bool, home=self.home, key=key)
+
+    def discard(self, key: str) -> None:
+        """`storage_discard`."""
+        self._call("storage_discard", bool, home=self.home, key=key)
+
+    def sweep(self) -> None:
+        """`storage_sweep`."""
+        self._call("storage_sweep", (bool, type(None)), home=self.home)
+
+    def usage(self, key: str, parents: Sequence[str]) -> Usage:
+        """`storage_usage`; the fallback needs the view to know where to count."""
+        view = self.mounts(key, parents, readonly=False)
+        usage: Usage = self._call("storage_usage", Usage, home=self.home, key=key, view=view)
+        return usage
+
+    def keys(self) -> list[str]:
+        """`storage_keys`."""
+        return list(self._call("storage_keys", (list, tuple, set, frozenset), home=self.home)) if os.path.isdir(self.home) else []
+
+    def describe(self, key: str, parents: Sequence[str]) -> dict[str, str]:
+        """`storage_describe`, completed with `MergedDir`, which every driver's containers have."""
+        view = self.mounts(key, parents, readonly=False)
+        return {"MergedDir": view.root, **self._call("storage_describe", dict, home=self.home, key=key, parents=parents, view=view)}
+
+
+@dataclass(slots=True, kw_only=True)
+class NetworkDriver(_Driver):
+    """A network driver."""
+
+    kind: str = "network"
+
+    def attach(self, container_id: str, options: Mapping[str, str]) -> Attachment:
+        """`network_attach`."""
+        attachment: Attachment = self._call("network_attach", Attachment, container_id=container_id, options=options)
+        return attachment
+
+    def detach(self, container_id: str, options: Mapping[str, str]) -> None:
+        """`network_detach`."""
+        self._call("network_detach", (bool, type(None)), container_id=container_id, options=options)
+
+
+@dataclass(slots=True, kw_only=True)
+class VolumeDriver(_Driver):
+    """A volume driver and its folder."""
+
+    home: str
+    kind: str = "volume"
+
+    def create(self, spec: VolumeSpec) -> None:
+        """`volume_create`."""
+        os.makedirs(self.home, mode=0o711, exist_ok=True)
+        self._call("volume_create", bool, home=self.home, spec=spec)
+
+    def mounts(self, spec: VolumeSpec) -> list[Mount]:
+        """`volume_mounts`."""
+        return list(self._call("volume_mounts", (list, tuple), home=self.home, spec=spec))
+
+    def remove(self, spec: VolumeSpec) -> None:
+        """`volume_remove`."""
+        self._call("volume_remove", bool, home=self.home, spec=spec)
+
+    def mountpoint(self, spec: VolumeSpec) -> str:
+        """`volume_mountpoint`."""
+        return str(self._call("volume_mountpoint", (str, type(None)), home=self.home, spec=spec) or "")

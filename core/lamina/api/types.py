@@ -1,0 +1,221 @@
+"""The values that pass between the engine and its plugins. No I/O."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import IO, Protocol
+
+from lamina.model.mount import Mount
+
+API_VERSION = 1
+"""The contract's version. A plugin states the one that it was written for as its attribute `api_version`."""
+
+
+class WhiteoutFormat(StrEnum):
+    """How a driver's `upper_dir` says that a name of a lower layer is gone."""
+
+    OVERLAY = "overlay"
+    """A character device 0:0 of that name; an opaque directory has the xattr `trusted.overlay.opaque=y` (kernel: overlayfs.rst)."""
+    AUFS = "aufs"
+    """A regular file `.wh.NAME`; an opaque directory has a file `.wh..wh..opq` (OCI image-spec, layer.md, takes its form from here)."""
+    NONE = "none"
+    """There are no whiteouts: a layer is a full tree, and what is gone is simply not there."""
+
+
+class Fidelity(StrEnum):
+    """What a driver keeps of a file when a layer is copied, unioned or copied up."""
+
+    OWNER = "owner"
+    MODE = "mode"
+    NANOSECONDS = "nanoseconds"
+    HARD_LINKS = "hard-links"
+    HOLES = "holes"
+    DEVICES = "devices"
+    SOCKETS = "sockets"
+    USER_XATTRS = "user-xattrs"
+    TRUSTED_XATTRS = "trusted-xattrs"
+    FILE_CAPABILITIES = "file-capabilities"
+    ACLS = "acls"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a driver claims. The engine acts on these alone, never on a driver's name; the conformance kit checks each."""
+
+    whiteouts: WhiteoutFormat
+    native_diff: bool
+    """`upper_dir` holds exactly what the layer changes, so that a diff need not read the layers below."""
+    max_depth: int | None = None
+    """The greatest number of layers in one union, the writable one included; None for no limit."""
+    quota: bool = False
+    preserves: frozenset[Fidelity] = frozenset()
+    forbidden_prefix: str = ""
+    """Names with this beginning can't be made in a container (aufs: `.wh.`)."""
+    max_name_bytes: int = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Whether a driver can work in a place, and how."""
+
+    usable: bool
+    capabilities: Capabilities
+    method: str = ""
+    """How it mounts here, in a few words ("kernel overlayfs, companion directories")."""
+    reason: str = ""
+    """Why it can't work, if it can't."""
+    hint: str = ""
+    """What would make it work, or work better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A layer united with its parents, as data.
+
+    `root` is the absolute path where the union is seen once `mounts` are made, in their order. With no mounts the tree lies at
+    `root` as it is. `upper_dir` is the directory in which the layer's own changes lie in the claimed whiteout format, or None for
+    a driver whose layers are full trees.
+    """
+
+    root: str
+    mounts: tuple[Mount, ...] = ()
+    upper_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a layer alone takes: bytes of disk as du(1) counts them (blocks × 512) and inodes, each hard-linked inode once."""
+
+    size_bytes: int
+    inodes: int
+
+
+class ChangeKind(Enum):
+    """Docker's letters for `diff`."""
+
+    MODIFY = "C"
+    ADD = "A"
+    DELETE = "D"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One path that a layer adds, changes or deletes. `path` is relative to the root, without a leading slash; "" is the root itself."""
+
+    path: str
+    kind: ChangeKind
+
+
+class EntryKind(Enum):
+    """What a layer's entry is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    HARD_LINK = "hard link"
+    CHAR_DEVICE = "character device"
+    BLOCK_DEVICE = "block device"
+    FIFO = "fifo"
+    WHITEOUT = "whiteout"
+    """`path` is gone from the layers below."""
+    OPAQUE = "opaque"
+    """Everything that lower layers have in the directory `path` is gone."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """One entry of an OCI layer, whiteouts already understood.
+
+    `path` is relative and normalised: no leading slash, no `.` or `..` component, "" for the root. `link` is a symlink's text or a
+    hard link's target path (normalised as `path`). Names are str with surrogateescape for bytes that aren't UTF-8.
+    """
+
+    path: str
+    kind: EntryKind
+    mode: int = 0o755
+    """Permission bits, setuid, setgid and sticky included; no file type."""
+    uid: int = 0
+    gid: int = 0
+    mtime_ns: int = 0
+    size_bytes: int = 0
+    link: str = ""
+    major: int = 0
+    minor: int = 0
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+class LayerReader(Protocol):
+    """A layer's entries in the order of the archive.
+
+    Iterate; after an entry of kind FILE, `copy_to` may be called once before the next is taken.
+    """
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+    def copy_to(self, fd: int) -> None:
+        """Write the current file's bytes to `fd`, holes left as holes."""
+
+    def open(self) -> IO[bytes]:
+        """Read the current file's bytes instead of copying them."""
+
+
+class Trees(Protocol):
+    """A layer and what lies below it, mounted only when a path is asked for and gone when the hook returns."""
+
+    @property
+    def layer(self) -> str:
+        """The layer united with its parents."""
+
+    @property
+    def parent(self) -> str | None:
+        """The union of the parents alone, or None for a base layer."""
+
+    @property
+    def upper_dir(self) -> str | None:
+        """As `View.upper_dir`."""
+
+    @property
+    def whiteouts(self) -> WhiteoutFormat:
+        """The format in `upper_dir`."""
+
+    @property
+    def unchanged_before_ns(self) -> int | None:
+        """An inode of the layer whose ctime is below this has not been touched since `storage_prepare`; None if not known."""
+
+
+class NetworkNamespace(Enum):
+    """Which network namespace a container gets."""
+
+    HOST = "host"
+    NEW = "new"
+    JOIN = "join"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """What a network driver wants done: data for the engine to carry out and, later, to show."""
+
+    namespace: NetworkNamespace
+    path: str = ""
+    """With `JOIN`: the namespace to enter, such as `/proc/PID/ns/net`."""
+    loopback: bool = True
+    """Bring `lo` up in a new namespace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSpec:
+    """A named volume as its driver sees it. `home` is the driver's own folder."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEvent:
+    """Something that happened to a container: `action` is created, starting, started, exited or removed."""
+
+    action: str
+    container_id: str
+    name: str
+    time_ns: int
+    attributes: Mapping[str, str] = field(default_factory=dict)

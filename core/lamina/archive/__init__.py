@@ -1,0 +1,1 @@
+"""Layers as tar streams: reading, writing, whiteouts, compression. Hostile input lives here."""

@@ -1,0 +1,201 @@
+"""Files: opening beneath a root, cloning and copying bytes, holes, extended attributes, durability.
+
+Sources: openat2(2), ioctl_ficlone(2), copy_file_range(2), lseek(2) (SEEK_DATA), syncfs(2), xattr(7).
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+
+from lamina.linux.libc import SYS_OPENAT2, c_char_p, c_int, c_ulong, failed, libc, syscall
+
+RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
+FICLONE = 0x40049409
+_COPY_CHUNK_BYTES = 1 << 30
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open a path as a process whose root is `root_fd` would: symlinks and `..` can't lead out of it (RESOLVE_IN_ROOT).
+
+    Magic links (/proc/PID/fd/N) are refused with ELOOP. EAGAIN, by which the kernel says that something was renamed meanwhile, is
+    tried again.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    for _ in range(128):
+        fd = syscall(
+            SYS_OPENAT2, c_int(root_fd), c_char_p(os.fsencode(path or ".")), ctypes.byref(how), c_ulong(ctypes.sizeof(how))
+        )
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() != errno.EAGAIN:
+            break
+    raise failed("openat2", path)
+
+
+def clone_file(source_fd: int, target_fd: int) -> bool:
+    """Make the target share the source's blocks (FICLONE). False if the file system or the pair of files can't."""
+    try:
+        fcntl.ioctl(target_fd, FICLONE, source_fd)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY, errno.EPERM}:
+            return False
+        raise
+    return True
+
+
+def copy_range(source_fd: int, target_fd: int, offset: int, size_bytes: int) -> None:
+    """Copy bytes at the same offset in both files, in the kernel where it can (copy_file_range), else through memory."""
+    end = offset + size_bytes
+    while offset < end:
+        want = min(end - offset, _COPY_CHUNK_BYTES)
+        try:
+            done = os.copy_file_range(source_fd, target_fd, want, offset, offset)
+        except OSError as error:
+            if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY}:
+                raise
+            done = os.pwrite(target_fd, os.pread(source_fd, min(want, 1 << 20), offset), offset)
+        if done == 0:
+            return  # the source became shorter while it was read
+        offset += done
+
+
+def copy_contents(source_fd: int, target_fd: int, size_bytes: int) -> None:
+    """Give an empty target the source's first `size_bytes`, by reflink if possible; holes stay holes."""
+    if size_bytes == 0 or clone_file(source_fd, target_fd):
+        return
+    os.ftruncate(target_fd, size_bytes)
+    for start, length in data_extents(source_fd, size_bytes):
+        copy_range(source_fd, target_fd, start, length)
+
+
+def data_extents(fd: int, size_bytes: int) -> list[tuple[int, int]]:
+    """List where a file has data, as (offset, length); what lies between is holes. One extent if the file system can't tell."""
+    extents, offset = [], 0
+    while offset < size_bytes:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break
+            if error.errno == errno.EINVAL:
+                return [(0, size_bytes)]
+            raise
+        if start >= size_bytes:
+            break
+        extents.append((start, min(end, size_bytes) - start))
+        offset = end
+    return extents
+
+
+def read_xattrs(path: str | int, *, follow_symlinks: bool = False) -> dict[str, bytes]:
+    """Read every extended attribute of a path or descriptor; none where the file system has no such thing."""
+    try:
+        names = os.listxattr(path) if isinstance(path, int) else os.listxattr(path, follow_symlinks=follow_symlinks)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            return {}
+        raise
+    found = {}
+    for name in names:
+        try:
+            found[name] = (
+                os.getxattr(path, name) if isinstance(path, int) else os.getxattr(path, name, follow_symlinks=follow_symlinks)
+            )
+        except OSError as error:
+            if error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
+                raise
+    return found
+
+
+def syncfs(path: str) -> None:
+    """Write everything of the file system that `path` is on to its disk, and learn of write errors (syncfs(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(fd) < 0:
+            raise failed("syncfs", path)
+    finally:
+        os.close(fd)
+
+
+def fsync_path(path: str) -> None:
+    """Make a file's bytes, or a directory's names, durable (fsync(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(path: str) -> None:
+    """Delete a file or a whole tree, never following a symlink and never crossing into another file system.
+
+    No error for what has gone meanwhile. A mount point below raises EBUSY: what is mounted there isn't ours to delete.
+    """
+    try:
+        if os.path.islink(path) or not os.path.isdir(path):
+            os.unlink(path)
+            return
+        parent_fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        name = os.path.basename(path)
+        _remove_directory(parent_fd, name, os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_dev)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(parent_fd)
+
+
+def _remove_directory(parent_fd: int, name: str, device: int) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        if os.fstat(fd).st_dev != device:
+            raise OSError(errno.EBUSY, "something is mounted there", name)
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        _remove_directory(fd, entry.name, device)
+                    else:
+                        os.unlink(entry.name, dir_fd=fd)
+                except FileNotFoundError:
+                    pass
+                except PermissionError:
+                    _clear_immutable(fd, entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        _remove_directory(fd, entry.name, device)
+                    else:
+                        os.unlink(entry.name, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent_fd)
+
+
+def _clear_immutable(dir_fd: int, name: str) -> None:
+    """Take the immutable and append-only flags (chattr +i, +a) from a file and its directory, so that it can be deleted."""
+    get_flags, set_flags, immutable = (
+        0x80086601,
+        0x40086602,
+        0x10 | 0x20,
+    )  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL | FS_APPEND_FL
+    for path, flags in ((".", os.O_DIRECTORY), (name, os.O_NOFOLLOW | os.O_NONBLOCK)):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags, dir_fd=dir_fd)
+        except OSError:
+            continue
+        try:
+            word = bytearray(8)
+            fcntl.ioctl(fd, get_flags, word)
+            value = int.from_bytes(word[:4], "little") & ~immutable
+            fcntl.ioctl(fd, set_flags, value.to_bytes(8, "little"))
+        except OSError:
+            pass
+        finally:
+            os.close(fd)

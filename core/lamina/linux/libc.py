@@ -1,0 +1,64 @@
+"""The C library, opened once: typed functions, and how a failed call becomes an `OSError`.
+
+Not here: what the calls are for. A wrapper lives in the module named after its subject. System calls that glibc 2.36 has no
+function for go through `syscall`, by their number, which is the same on every architecture for calls newer than 2019.
+"""
+
+import ctypes
+import os
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+c_int, c_uint, c_long, c_ulong, c_char_p, c_void_p, c_size_t, c_uint64 = (
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_long,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_uint64,
+)
+
+for _name, _argtypes in {
+    "mount": (c_char_p, c_char_p, c_char_p, c_ulong, c_void_p),
+    "umount2": (c_char_p, c_int),
+    "unshare": (c_int,),
+    "setns": (c_int, c_int),
+    "sethostname": (c_char_p, c_size_t),
+    "prctl": (c_int, c_ulong, c_ulong, c_ulong, c_ulong),
+    "syncfs": (c_int,),
+    "capset": (c_void_p, c_void_p),
+    "capget": (c_void_p, c_void_p),
+}.items():
+    _function = getattr(libc, _name)
+    _function.argtypes = _argtypes
+    _function.restype = c_int
+
+libc.syscall.restype = c_long
+
+# asm-generic numbers; x86_64, aarch64 and riscv64 share all from pidfd_send_signal (424) on.
+SYS_PIDFD_SEND_SIGNAL = 424
+SYS_OPEN_TREE = 428
+SYS_MOVE_MOUNT = 429
+SYS_FSOPEN = 430
+SYS_FSCONFIG = 431
+SYS_FSMOUNT = 432
+SYS_PIDFD_OPEN = 434
+SYS_OPENAT2 = 437
+SYS_MOUNT_SETATTR = 442
+SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}.get(os.uname().machine, 41)
+
+
+def failed(function: str, *names: str | None) -> OSError:
+    """Make the OSError of a call that has just failed: errno's text, the function's name, the paths."""
+    errno = ctypes.get_errno()
+    error = OSError(errno, f"{function}: {os.strerror(errno)}", *names[:1])
+    if len(names) > 1:
+        error.filename2 = names[1]
+    return error
+
+
+def syscall(number: int, *arguments: object) -> int:
+    """Call by number; returns the result, or -1 with errno set for `failed`."""
+    return int(libc.syscall(c_long(number), *arguments))

@@ -1,0 +1,243 @@
+"""Mounts: the new mount API (fsopen, fsconfig, fsmount, open_tree, move_mount, mount_setattr), pivot_root, and mountinfo.
+
+The new API has no page of options to overflow, no `,` and `:` to escape, and its mounts can exist without being anywhere: a
+detached mount is a descriptor, used through `/proc/self/fd/N`, and gone with the process. Sources: fsopen(2), fsconfig(2),
+open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2), proc_pid_mountinfo(5).
+
+Policy (what to mount, where) is elsewhere; the values come as `Mount`.
+"""
+
+import ctypes
+import errno
+import os
+import sys
+from typing import NamedTuple
+
+from lamina.linux.libc import (
+    SYS_FSCONFIG,
+    SYS_FSMOUNT,
+    SYS_FSOPEN,
+    SYS_MOUNT_SETATTR,
+    SYS_MOVE_MOUNT,
+    SYS_OPEN_TREE,
+    SYS_PIVOT_ROOT,
+    c_char_p,
+    c_int,
+    c_uint,
+    c_ulong,
+    failed,
+    libc,
+    syscall,
+)
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+O_PATH = os.O_PATH if sys.platform == "linux" else 0
+
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 0, 1, 5, 6
+FSCONFIG_VALUE_MAX = 255  # fs/fsopen.c: strndup_user(_value, 256)
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, MOVE_MOUNT_BENEATH = 0x4, 0x40, 0x200
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_RELATIME, MS_STRICTATIME = (
+    1024, 4096, 16384, 1 << 18, 1 << 19, 1 << 21, 1 << 24,
+)  # fmt: skip
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+
+_ATTRIBUTES = {MS_RDONLY: 0x1, MS_NOSUID: 0x2, MS_NODEV: 0x4, MS_NOEXEC: 0x8, MS_NOATIME: 0x10, MS_STRICTATIME: 0x20}
+_ATTR_ATIME_MASK = 0x70
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+def _attributes(flags: int) -> int:
+    return sum(attribute for flag, attribute in _ATTRIBUTES.items() if flags & flag)
+
+
+def fsmount(fstype: str, options: tuple[tuple[str, str | None], ...] = (), *, flags: int = 0, source: str = "none") -> int:
+    """Make a detached mount of a new file system and return its descriptor.
+
+    A string value that is too long for fsconfig(2) (255 bytes) is given as the descriptor of the file it names, through
+    `/proc/self/fd`. The kernel's own words about a refused option are part of the error (fsopen(2), "Message retrieval").
+    """
+    context = syscall(SYS_FSOPEN, c_char_p(fstype.encode()), c_uint(FSOPEN_CLOEXEC))
+    if context < 0:
+        raise failed("fsopen", fstype)
+    held: list[int] = []
+    try:
+        for key, value in (("source", source), *options):
+            if value is None:
+                result = syscall(SYS_FSCONFIG, c_int(context), c_uint(FSCONFIG_SET_FLAG), c_char_p(key.encode()), None, c_int(0))
+            else:
+                text = os.fsencode(value)
+                if len(text) > FSCONFIG_VALUE_MAX:
+                    held.append(os.open(value, O_PATH | os.O_CLOEXEC))
+                    text = b"/proc/self/fd/%d" % held[-1]
+                result = syscall(
+                    SYS_FSCONFIG,
+                    c_int(context),
+                    c_uint(FSCONFIG_SET_STRING),
+                    c_char_p(key.encode()),
+                    c_char_p(text),
+                    c_int(0),
+                )
+            if result < 0:
+                raise _context_error(context, "fsconfig", key if value is None else f"{key}={value}")
+        if syscall(SYS_FSCONFIG, c_int(context), c_uint(FSCONFIG_CMD_CREATE), None, None, c_int(0)) < 0:
+            raise _context_error(context, "fsconfig", fstype)
+        fd = syscall(SYS_FSMOUNT, c_int(context), c_uint(FSMOUNT_CLOEXEC), c_uint(_attributes(flags)))
+        if fd < 0:
+            raise _context_error(context, "fsmount", fstype)
+        return fd
+    finally:
+        for each in held:
+            os.close(each)
+        os.close(context)
+
+
+def _context_error(context: int, function: str, name: str) -> OSError:
+    error = failed(function, name)
+    messages = []
+    while True:
+        try:
+            messages.append(os.read(context, 4096).decode(errors="replace")[2:].strip())
+        except OSError:
+            break
+    if messages:
+        error.strerror = f"{error.strerror} ({'; '.join(messages)})"
+    return error
+
+
+def open_tree(path: str, *, dir_fd: int = AT_FDCWD, recursive: bool = False, follow: bool = True) -> int:
+    """Clone the mount that `path` is on, from `path` down, as a detached mount: a bind mount that is nowhere yet.
+
+    With `path` "" it is the file of `dir_fd`. Returns a descriptor.
+    """
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    flags |= (0 if path else AT_EMPTY_PATH) | (0 if follow else AT_SYMLINK_NOFOLLOW)
+    fd = syscall(SYS_OPEN_TREE, c_int(dir_fd), c_char_p(os.fsencode(path)), c_uint(flags))
+    if fd < 0:
+        raise failed("open_tree", path or f"/proc/self/fd/{dir_fd}")
+    return fd
+
+
+def move_mount(mount_fd: int, target: str = "", *, target_fd: int = AT_FDCWD) -> None:
+    """Attach a detached mount at the path, or at the file that `target_fd` is open on."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
+    if (
+        syscall(
+            SYS_MOVE_MOUNT,
+            c_int(mount_fd),
+            c_char_p(b""),
+            c_int(target_fd),
+            c_char_p(os.fsencode(target)),
+            c_uint(flags),
+        )
+        < 0
+    ):
+        raise (
+            failed("move_mount", None if target else f"/proc/self/fd/{target_fd}") if not target else failed("move_mount", target)
+        )
+
+
+def set_attributes(fd: int, flags: int, *, clear: int = 0, recursive: bool = False, propagation: int = 0) -> None:
+    """Set per-mount attributes (read-only, nosuid, …) and propagation on the mount that `fd` is open on: mount_setattr(2)."""
+    attr = _MountAttr(_attributes(flags), _attributes(clear), propagation, 0)
+    if flags & (MS_NOATIME | MS_STRICTATIME):
+        attr.attr_clr |= _ATTR_ATIME_MASK
+    how = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    if syscall(SYS_MOUNT_SETATTR, c_int(fd), c_char_p(b""), c_uint(how), ctypes.byref(attr), c_ulong(ctypes.sizeof(attr))) < 0:
+        raise failed("mount_setattr", f"/proc/self/fd/{fd}")
+
+
+def mount(source: str, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
+    """mount(2), for what the new API has no call for: propagation changes, remounts, and file systems that still want a string."""
+    raw = None if data is None else os.fsencode(data)
+    if raw is not None and len(raw) >= 4095:
+        raise OSError(errno.E2BIG, "mount: the options are longer than a page", target)
+    if libc.mount(os.fsencode(source), os.fsencode(target), fstype.encode() if fstype else None, flags, raw) < 0:
+        raise failed("mount", source, target)
+
+
+def unmount(target: str, *, detach: bool = False) -> None:
+    """umount2(2); with `detach` it is gone from here now and for good when its last user leaves."""
+    if libc.umount2(os.fsencode(target), UMOUNT_NOFOLLOW | (MNT_DETACH if detach else 0)) < 0:
+        raise failed("umount2", target)
+
+
+def make_private(target: str = "/", *, slave: bool = False) -> None:
+    """Keep mounts made below from going out of this mount namespace (`slave`: still let the host's come in)."""
+    mount("none", target, None, MS_REC | (MS_SLAVE if slave else MS_PRIVATE))
+
+
+def pivot_root(new_root: str) -> None:
+    """Make `new_root`, a mount point, the root of this mount namespace, and let go of the old root.
+
+    The old root is put on top of the new one and taken off at once, so that no directory is needed for it: pivot_root(2),
+    "pivot_root(".", ".")".
+    """
+    old = os.open("/", os.O_DIRECTORY | O_PATH | os.O_CLOEXEC)
+    try:
+        os.chdir(new_root)
+        if syscall(SYS_PIVOT_ROOT, c_char_p(b"."), c_char_p(b".")) < 0:
+            raise failed("pivot_root", new_root)
+        os.fchdir(old)
+        mount("none", ".", None, MS_REC | MS_SLAVE)  # the unmount below must not reach the host
+        if libc.umount2(b".", MNT_DETACH) < 0:
+            raise failed("umount2", ".")
+        os.chdir("/")
+    finally:
+        os.close(old)
+
+
+class MountInfo(NamedTuple):
+    """One line of /proc/PID/mountinfo."""
+
+    id: int
+    device: str
+    root: str
+    target: str
+    options: str
+    fstype: str
+    source: str
+
+
+def _unescape(text: str) -> str:
+    if "\\" not in text:
+        return text
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def mounts(pid: int | str = "self") -> list[MountInfo]:
+    """Read the mounts of a process's mount namespace, in the order in which they were made."""
+    found = []
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            left, _, right = line.rstrip("\n").partition(" - ")
+            fields, kind = left.split(" "), right.split(" ")
+            found.append(
+                MountInfo(
+                    int(fields[0]),
+                    fields[2],
+                    _unescape(fields[3]),
+                    _unescape(fields[4]),
+                    fields[5],
+                    kind[0],
+                    _unescape(kind[1]),
+                )
+            )
+    return found

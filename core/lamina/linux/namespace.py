@@ -1,0 +1,59 @@
+"""Namespaces: leaving them, entering them, comparing them. Sources: namespaces(7), unshare(2), setns(2), netdevice(7)."""
+
+import fcntl
+import os
+import socket
+import struct
+
+from lamina.linux.libc import failed, libc
+
+CLONE_FS = 0x200
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+KINDS = {
+    "mnt": CLONE_NEWNS,
+    "uts": CLONE_NEWUTS,
+    "ipc": CLONE_NEWIPC,
+    "pid": CLONE_NEWPID,
+    "net": CLONE_NEWNET,
+    "cgroup": CLONE_NEWCGROUP,
+    "user": CLONE_NEWUSER,
+}
+"""The names in /proc/PID/ns and their clone(2) flags."""
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces of the given kinds for new ones; with CLONE_NEWPID the next child is the first in it."""
+    if libc.unshare(flags) < 0:
+        raise failed("unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    """Enter a namespace by its descriptor, or with a pidfd several of that process's at once (Linux 5.8)."""
+    if libc.setns(fd, flags) < 0:
+        raise failed("setns", f"/proc/self/fd/{fd}")
+
+
+def identity(pid: int | str, kind: str) -> tuple[int, int]:
+    """Say which namespace a process is in: two processes share one exactly when these numbers are the same."""
+    stat = os.stat(f"/proc/{pid}/ns/{kind}")
+    return stat.st_dev, stat.st_ino
+
+
+def sethostname(name: str) -> None:
+    """Set the host name of this UTS namespace."""
+    raw = name.encode()
+    if libc.sethostname(raw, len(raw)) < 0:
+        raise failed("sethostname", name)
+
+
+def loopback_up() -> None:
+    """Bring `lo` of this network namespace up, which gives it 127.0.0.1 and ::1 (SIOCSIFFLAGS, netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        fcntl.ioctl(control, 0x8914, struct.pack("16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP

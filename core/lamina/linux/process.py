@@ -1,0 +1,105 @@
+"""Processes: pidfds, prctl, capabilities, who is alive. Sources: pidfd_open(2), prctl(2), capabilities(7), proc_pid_stat(5)."""
+
+import ctypes
+import os
+
+from lamina.linux.libc import failed, libc
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
+    "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
+    "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
+    "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+)  # fmt: skip
+"""Names without CAP_, each at its number (capabilities(7))."""
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> None:
+    """prctl(2)."""
+    if libc.prctl(option, arg2, arg3, arg4, arg5) < 0:
+        raise failed("prctl")
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def own_capabilities() -> frozenset[int]:
+    """The capabilities that this process may use: its permitted set."""
+    header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
+    if libc.capget(ctypes.byref(header), ctypes.byref(data)) < 0:
+        raise failed("capget")
+    bits = data[0].permitted | data[1].permitted << 32
+    return frozenset(number for number in range(64) if bits >> number & 1)
+
+
+def drop_bounding_set(keep: frozenset[int]) -> None:
+    """Take every capability but `keep` out of the bounding set, so that no execve gives it back."""
+    for number in range(len(CAPABILITIES)):
+        if number not in keep:
+            libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL: a capability that this kernel doesn't know
+
+
+def set_capabilities(permitted: frozenset[int], *, effective: bool = True) -> None:
+    """Keep only these capabilities (permitted and, if asked, effective); inheritable and ambient become empty."""
+    bits = sum(1 << number for number in permitted)
+    header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
+    for index, word in enumerate((bits & 0xFFFFFFFF, bits >> 32)):
+        data[index].permitted = word
+        data[index].effective = word if effective else 0
+    libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    if libc.capset(ctypes.byref(header), ctypes.byref(data)) < 0:
+        raise failed("capset")
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot, or None if there is none: with the pid it names a process for good.
+
+    A zombie counts as gone. proc_pid_stat(5), fields 3 and 22; the name in parentheses may contain anything.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+def is_alive(pid: int, started: int | None) -> bool:
+    """Say whether the process of that pid and start time still runs."""
+    return pid > 0 and started is not None and start_time(pid) == started
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def close_descriptors(keep: frozenset[int]) -> None:
+    """Close every descriptor but `keep` (and mark nothing): for a child that must inherit only what it was given."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the directory's own descriptor

@@ -1,0 +1,1 @@
+"""A process becomes a container."""

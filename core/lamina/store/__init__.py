@@ -1,0 +1,1 @@
+"""State: the database, content, images, layers, containers."""
