@@ -1,0 +1,58 @@
+"""Digests, the names of content (OCI image-spec, descriptor.md), and chain ids (config.md). Not the reading of any content."""
+
+import hashlib
+import re
+from typing import Self
+
+from lamina.errors import UsageError
+
+_HEX_DIGITS = {"sha256": 64, "sha512": 128}
+_GRAMMAR = re.compile(r"(sha256|sha512):([a-f0-9]+)")
+
+
+class Digest(str):
+    """`ALGORITHM:HEX`, checked when it is made: lower case, the algorithm's full length, nothing around it.
+
+    It is a str so that it goes into SQL, JSON and paths as it is.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        match = _GRAMMAR.fullmatch(text)
+        if not match:
+            raise UsageError(f"not a digest: '{text[:160]}'", hint="a digest is sha256: and 64 lower-case hexadecimal digits")
+        if len(match[2]) != _HEX_DIGITS[match[1]]:
+            raise UsageError(f"not a digest: '{text[:160]}' has {len(match[2])} digits, {match[1]} has {_HEX_DIGITS[match[1]]}")
+        return super().__new__(cls, text)
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Compute the sha256 digest of bytes in memory."""
+        return cls("sha256:" + hashlib.sha256(content).hexdigest())
+
+    @property
+    def algorithm(self) -> str:
+        return self.partition(":")[0]
+
+    @property
+    def hex(self) -> str:
+        return self.partition(":")[2]
+
+    @property
+    def short(self) -> str:
+        """The twelve digits that people see."""
+        return self.hex[:12]
+
+
+def chain_id(parent: Digest | None, diff_id: Digest) -> Digest:
+    """Name a layer together with all layers below it: that of the first layer is its diff_id (config.md, "Layer ChainID")."""
+    return diff_id if parent is None else Digest.of(f"{parent} {diff_id}".encode())
+
+
+def chain_ids(diff_ids: list[Digest] | tuple[Digest, ...]) -> tuple[Digest, ...]:
+    """Give the chain id of each layer, the base first."""
+    chain: list[Digest] = []
+    for diff_id in diff_ids:
+        chain.append(chain_id(chain[-1] if chain else None, diff_id))
+    return tuple(chain)
