@@ -9,9 +9,11 @@ import fcntl
 import os
 
 from lamina.linux.libc import SYS_OPENAT2, c_char_p, c_int, c_ulong, failed, libc, syscall
+from lamina.linux.mount import mounts
 
 RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
 FICLONE = 0x40049409
+SYS_GETDENTS64 = {"x86_64": 217}.get(os.uname().machine, 61)  # 61 in asm-generic/unistd.h
 _COPY_CHUNK_BYTES = 1 << 30
 
 
@@ -46,6 +48,61 @@ def clone_file(source_fd: int, target_fd: int) -> bool:
             return False
         raise
     return True
+
+
+def open_unnamed(directory: str) -> int:
+    """Open a new file for reading and writing that has no name and is gone when it is closed (O_TMPFILE)."""
+    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+
+def can_clone(directory: str) -> bool:
+    """Try whether files in a directory can share blocks (FICLONE), on two files without a name: nothing is left behind."""
+    try:
+        source_fd = open_unnamed(directory)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT}:
+            return False  # a file system without O_TMPFILE: none of those can clone
+        raise
+    try:
+        target_fd = open_unnamed(directory)
+        try:
+            os.write(source_fd, bytes(4096))
+            return clone_file(source_fd, target_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+
+
+def nearest_directory(path: str) -> str:
+    """The path itself if it is a directory, else the nearest one above it that is."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path) or "."
+    return path
+
+
+def filesystem_type(path: str) -> str:
+    """Name the file system that a path is on, as mount(8) does ("ext4", "fuse.sshfs"), by the mount that it is opened through."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+            mount_id = next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
+    return next((mount.fstype for mount in mounts() if mount.id == mount_id), "")
+
+
+def tells_types(directory: str) -> bool:
+    """Whether reading the directory says of each entry what it is (`d_type` other than DT_UNKNOWN, getdents64(2))."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        entries = ctypes.create_string_buffer(1024)
+        length = syscall(SYS_GETDENTS64, c_int(fd), entries, c_ulong(len(entries)))
+        if length < 0:
+            raise failed("getdents64", directory)
+        return length > 18 and entries.raw[18] != 0  # struct linux_dirent64: ino, off, reclen, type
+    finally:
+        os.close(fd)
 
 
 def copy_range(source_fd: int, target_fd: int, offset: int, size_bytes: int) -> None:

@@ -1,0 +1,111 @@
+"""The storage driver `vfs`: every layer is a full copy of the one below, as an ordinary directory. No union, no whiteouts.
+
+It works on every file system, costs a copy for each layer (on btrfs and XFS a reflink, which shares the blocks), and is the driver
+to read before you write one: each of the contract's required hooks is here, in its shortest form. What isn't here is core's part:
+mounting, locks, tar, the comparison of two trees that gives `diff`, deleting what lies in the trash.
+
+A map of `home` (`/var/lib/lamina/vfs`), where `dir` is as Docker's vfs has it:
+
+    dir/<key>/              a layer: the whole tree, and nothing but the tree
+    tmp/<key>/              a layer while it is being copied; renamed to dir/<key> when it is whole
+    ro/<key>/               an empty directory, only there to mount a read-only view on
+    trash/<key>-<random>/   a discarded layer that waits for the engine to delete it
+"""
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+
+from lamina.api.copytree import copy_tree, kept_here
+from lamina.api.hookspecs import hookimpl
+from lamina.api.types import API_VERSION, Capabilities, Probe, View, WhiteoutFormat
+from lamina.errors import UsageError
+from lamina.linux.fs import can_clone, nearest_directory, remove_tree
+from lamina.model.mount import Mount, MountFlag
+
+
+class VfsDriver:
+    """Full copies. Each method is a hook; its contract is in `lamina.api.hookspecs`."""
+
+    name = "vfs"
+    api_version = API_VERSION
+
+    @hookimpl
+    def storage_probe(self, home: str) -> Probe:
+        """Usable everywhere; what it costs depends on whether files can share blocks here."""
+        place = nearest_directory(home)
+        try:
+            reflink, kept = can_clone(place), kept_here(place)
+        except OSError as error:
+            reflink, kept, unwritable = False, frozenset(), f"'{place}' can't be written: {error.strerror}"
+        else:
+            unwritable = ""
+        return Probe(
+            usable=not unwritable,
+            capabilities=Capabilities(whiteouts=WhiteoutFormat.NONE, native_diff=False, preserves=kept),
+            method="reflink" if reflink else "copy",
+            reason=unwritable,
+            hint="" if reflink else "on btrfs, or XFS made with reflink=1, layers share their blocks",
+        )
+
+    @hookimpl
+    def storage_prepare(self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str]) -> bool:
+        """Copy the parent aside, then give it its name: under `dir` there are only whole layers."""
+        if options:
+            raise UsageError(f"the vfs driver doesn't know the option '{next(iter(options))}'", hint="it has no options")
+        layer, half_made = f"{home}/dir/{key}", f"{home}/tmp/{key}"
+        for taken in (layer, half_made):
+            if os.path.lexists(taken):
+                raise FileExistsError(errno.EEXIST, "the layer is there already", taken)
+        for directory in ("dir", "tmp"):
+            os.makedirs(f"{home}/{directory}", mode=0o700, exist_ok=True)
+        try:
+            if parents:
+                copy_tree(f"{home}/dir/{parents[0]}", half_made)
+            else:
+                os.mkdir(half_made)
+                os.chmod(half_made, 0o755)  # mkdir(2) takes the umask away, chmod(2) doesn't
+            os.rename(half_made, layer)
+        except BaseException:
+            remove_tree(half_made)
+            raise
+        return True
+
+    @hookimpl
+    def storage_mounts(self, home: str, key: str, readonly: bool) -> View:
+        """A layer is seen where it lies. Read-only it is seen elsewhere, so that both ways can be in use at once."""
+        layer = f"{home}/dir/{key}"
+        if not readonly:
+            return View(root=layer)
+        place = f"{home}/ro/{key}"
+        return View(root=place, mounts=(Mount(type="bind", source=layer, target=place, flags=MountFlag.BIND | MountFlag.RDONLY),))
+
+    @hookimpl
+    def storage_discard(self, home: str, key: str) -> bool:
+        """Rename the layer into the trash, whole or half made."""
+        os.makedirs(f"{home}/trash", mode=0o700, exist_ok=True)
+        for place in ("dir", "tmp"):
+            try:
+                os.rename(f"{home}/{place}/{key}", f"{home}/trash/{key}-{os.urandom(6).hex()}")
+            except FileNotFoundError:
+                pass
+        try:
+            os.rmdir(f"{home}/ro/{key}")
+        except FileNotFoundError:
+            pass
+        return True
+
+    @hookimpl
+    def storage_keys(self, home: str) -> list[str]:
+        """List the layers, and those that a killed engine was copying."""
+        return sorted({*_names(f"{home}/dir"), *_names(f"{home}/tmp")})
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []  # nothing was ever prepared here
+
+
+plugin = VfsDriver()
