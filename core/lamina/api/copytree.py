@@ -6,7 +6,8 @@ extended attribute. Left out: `trusted.overlay.*`, which says how an overlay lay
 tree; inode flags (chattr(1)); the birth time.
 
 Mount points below the source are not looked into: the tree is copied as it lies on its own file system, by way of a clone of its
-mount without what is mounted below (open_tree(2)). A btrfs subvolume is no mount and becomes a plain directory.
+mount without what is mounted below (open_tree(2)), which is read-only and leaves access times alone. A btrfs subvolume is no mount
+and becomes a plain directory.
 
 Not here: comparing trees, deleting them (`lamina.linux.fs.remove_tree`), durability (`storage_seal`).
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 
 from lamina.api.types import Fidelity
 from lamina.linux.fs import can_clone, clone_file, copy_range, data_extents, open_unnamed, read_xattrs
-from lamina.linux.mount import open_tree
+from lamina.linux.mount import MS_NOATIME, MS_RDONLY, open_tree, set_attributes
 
 SKIPPED_XATTRS = "trusted.overlay."
 _READ_WHOLE_BYTES = 1 << 16  # up to here a read and a write are faster than asking for extents
@@ -37,6 +38,7 @@ def copy_tree(source: str, target: str) -> None:
     with ExitStack() as stack:
         mount_fd = open_tree(source)
         stack.callback(os.close, mount_fd)
+        set_attributes(mount_fd, MS_RDONLY | MS_NOATIME)  # readlink(2) has no O_NOATIME
         source_fd = os.open(".", _DIRECTORY, dir_fd=mount_fd)
         stack.callback(os.close, source_fd)
         os.mkdir(target, 0o700)
@@ -45,7 +47,12 @@ def copy_tree(source: str, target: str) -> None:
         _drop_acls(target_fd)
         copy = _Copy(reflink=can_clone(target), root_fd=target_fd, source_fd=os.dup(source_fd), target_fd=os.dup(target_fd))
         stack.callback(copy.close)
-        copy.run()
+        try:
+            copy.run()
+        except OSError as error:
+            # The calls were made on names in a directory, or on descriptors alone.
+            error.filename = "/".join([target, *copy.place(), *([error.filename] if isinstance(error.filename, str) else [])])
+            raise
 
 
 def copy_root(source: str, target: str) -> None:
@@ -139,6 +146,10 @@ class _Copy:
                 return
             self._step("..")
 
+    def place(self) -> list[str]:
+        """The directory that is being copied, as components beneath the root."""
+        return [directory.name for directory in self.above[1:]]
+
     def close(self) -> None:
         """Close the descriptors."""
         os.close(self.source_fd)
@@ -169,7 +180,7 @@ class _Copy:
             if first is not None:
                 self._link(first, name)
                 return
-            self.links[inode] = [*(directory.name for directory in self.above[1:]), name]
+            self.links[inode] = [*self.place(), name]
         if stat.S_ISREG(st.st_mode):
             self._copy_file(name, st)
         else:
@@ -224,13 +235,12 @@ class _Copy:
 
 
 def _copy_bytes(source_fd: int, target_fd: int, st: os.stat_result) -> None:
-    has_holes = st.st_blocks * 512 < st.st_size
-    if st.st_size <= _READ_WHOLE_BYTES and not has_holes:
+    if st.st_size <= _READ_WHOLE_BYTES and st.st_blocks * 512 >= st.st_size:  # small, and no room for a hole
         data = os.read(source_fd, st.st_size)
         if len(data) == st.st_size and os.write(target_fd, data) == len(data):
             return
     os.ftruncate(target_fd, st.st_size)
-    for start, length in data_extents(source_fd, st.st_size) if has_holes else [(0, st.st_size)]:
+    for start, length in data_extents(source_fd, st.st_size):
         copy_range(source_fd, target_fd, start, length)
 
 

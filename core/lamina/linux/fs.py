@@ -3,10 +3,12 @@
 Sources: openat2(2), ioctl_ficlone(2), copy_file_range(2), lseek(2) (SEEK_DATA), syncfs(2), xattr(7).
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 
 from lamina.linux.libc import SYS_OPENAT2, c_char_p, c_int, c_ulong, failed, libc, syscall
 from lamina.linux.mount import mounts
@@ -208,6 +210,19 @@ def remove_tree(path: str) -> None:
         pass
     finally:
         os.close(parent_fd)
+
+
+@contextlib.contextmanager
+def removed_on_error(path: str) -> Iterator[None]:
+    """Remove what is at `path` if the block raises; a failure to do so becomes a note on the block's error."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            remove_tree(path)
+        except OSError as second:
+            error.add_note(f"and '{path}' could not be removed: {second}")
+        raise
 
 
 def _remove_directory(parent_fd: int, name: str, device: int) -> None:

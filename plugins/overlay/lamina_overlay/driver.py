@@ -29,7 +29,7 @@ from lamina.api.copytree import copy_root
 from lamina.api.hookspecs import hookimpl
 from lamina.api.types import API_VERSION, Probe, View
 from lamina.errors import UsageError
-from lamina.linux.fs import remove_tree
+from lamina.linux.fs import remove_tree, removed_on_error
 from lamina.model.mount import Mount, MountFlag
 
 OWN_NAMES = frozenset({"l", "trash"})
@@ -64,8 +64,8 @@ class OverlayDriver:
         if key in OWN_NAMES:
             raise UsageError(f"'{key}' can't be a layer's key: the overlay driver keeps something of its own by that name")
         layer, link = f"{home}/{key}", short_name(key)
-        os.mkdir(layer, 0o710)
-        try:
+        os.mkdir(layer, 0o710)  # raises if the layer is there already, which is then none of ours to remove
+        with removed_on_error(layer):
             os.mkdir(f"{layer}/diff")
             _write(f"{layer}/link", link)
             if parents:
@@ -74,11 +74,7 @@ class OverlayDriver:
                 os.mkdir(f"{layer}/work", 0o700)
             else:
                 os.chmod(f"{layer}/diff", 0o755)  # mkdir(2) takes the umask away, chmod(2) doesn't
-            _symlink(f"../{key}/diff", f"{home}/l", link)
-        except BaseException:
-            _unlink(f"{home}/l/{link}")
-            remove_tree(layer)
-            raise
+            _symlink(f"../{key}/diff", f"{home}/l", link)  # last, so that a failure leaves none
         return True
 
     @hookimpl

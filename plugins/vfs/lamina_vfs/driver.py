@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 
 from lamina.api.copytree import copy_tree, kept_here
 from lamina.api.hookspecs import hookimpl
-from lamina.api.types import API_VERSION, Capabilities, Probe, View, WhiteoutFormat
+from lamina.api.types import API_VERSION, Capabilities, Fidelity, Probe, View, WhiteoutFormat
 from lamina.errors import UsageError
-from lamina.linux.fs import can_clone, nearest_directory, remove_tree
+from lamina.linux.fs import can_clone, nearest_directory, removed_on_error
 from lamina.model.mount import Mount, MountFlag
 
 
@@ -34,18 +34,20 @@ class VfsDriver:
     def storage_probe(self, home: str) -> Probe:
         """Usable everywhere; what it costs depends on whether files can share blocks here."""
         place = nearest_directory(home)
+        reflink, kept, reason, hint = False, frozenset[Fidelity](), "", ""
         try:
             reflink, kept = can_clone(place), kept_here(place)
         except OSError as error:
-            reflink, kept, unwritable = False, frozenset(), f"'{place}' can't be written: {error.strerror}"
+            reason = f"'{place}' can't be written: {error.strerror}"
+            hint = "" if os.geteuid() == 0 else "run as root"
         else:
-            unwritable = ""
+            hint = "" if reflink else "on btrfs, or on XFS made with reflink=1, layers share their blocks"
         return Probe(
-            usable=not unwritable,
+            usable=not reason,
             capabilities=Capabilities(whiteouts=WhiteoutFormat.NONE, native_diff=False, preserves=kept),
             method="reflink" if reflink else "copy",
-            reason=unwritable,
-            hint="" if reflink else "on btrfs, or XFS made with reflink=1, layers share their blocks",
+            reason=reason,
+            hint=hint,
         )
 
     @hookimpl
@@ -59,16 +61,13 @@ class VfsDriver:
                 raise FileExistsError(errno.EEXIST, "the layer is there already", taken)
         for directory in ("dir", "tmp"):
             os.makedirs(f"{home}/{directory}", mode=0o700, exist_ok=True)
-        try:
+        with removed_on_error(half_made):
             if parents:
                 copy_tree(f"{home}/dir/{parents[0]}", half_made)
             else:
                 os.mkdir(half_made)
                 os.chmod(half_made, 0o755)  # mkdir(2) takes the umask away, chmod(2) doesn't
             os.rename(half_made, layer)
-        except BaseException:
-            remove_tree(half_made)
-            raise
         return True
 
     @hookimpl
