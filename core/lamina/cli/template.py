@@ -6,14 +6,17 @@ Docker evaluates a template against Go structs and, if that fails, against the J
 knows by type is known by name: `_DICTIONARIES` are the objects whose keys are data and may be absent, `_LISTS` the fields where
 null is an empty list. Any other absent key is an error, as in Docker. Objects print as maps: only a struct knows its fields' order.
 
-Reading is in `template_parse`, the functions in `template_functions`, Go's way to write values in `template_print`.
+Reading is in `template_parse` and `template_tree`, the functions in `template_functions`, Go's way to write values in
+`template_print`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from lamina.cli.template_functions import FUNCTIONS, Function, is_true
-from lamina.cli.template_parse import (
+from lamina.cli.template_parse import parse
+from lamina.cli.template_print import MISSING, Dictionary, Missing, NullList, Record, encode, show, type_name
+from lamina.cli.template_tree import (
     Action,
     Branch,
     Chain,
@@ -33,10 +36,8 @@ from lamina.cli.template_parse import (
     Text,
     Variable,
     locate,
-    parse,
     quote,
 )
-from lamina.cli.template_print import MISSING, Dictionary, Missing, NullList, encode, show, type_name
 
 __all__ = ["Template", "TemplateError", "TemplateSyntaxError", "render", "unescape"]
 
@@ -285,7 +286,7 @@ class _Run:
         if name not in receiver:
             if isinstance(receiver, Dictionary):
                 return MISSING
-            if name not in _OPTIONAL:
+            if name not in _OPTIONAL or isinstance(receiver, Record):
                 self.fail(f"map has no entry for key {quote(name)}")
         value: object = receiver.get(name, _OPTIONAL.get(name))
         if value is None and name in _LISTS:

@@ -9,7 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lamina.cli.template_print import MISSING, Dictionary, Missing, decode, encode, show, sprint, sprintf, to_json, type_name
+from lamina.cli.template_print import (
+    MISSING,
+    Dictionary,
+    Missing,
+    NullList,
+    decode,
+    encode,
+    show,
+    sprint,
+    sprintf,
+    to_json,
+    type_name,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +49,8 @@ def is_true(value: object) -> bool:
 
 
 def _is_nil(value: object) -> bool:
-    return value is None or isinstance(value, Missing)
+    is_null_dictionary = isinstance(value, Dictionary) and value.is_null
+    return value is None or isinstance(value, Missing | NullList) or is_null_dictionary
 
 
 def _basic_kind(value: object) -> str:
@@ -83,7 +96,7 @@ def _length(value: object) -> int:
         return len(encode(value))
     if isinstance(value, Mapping | list | tuple):
         return len(value)
-    if _is_nil(value):
+    if value is None:
         raise ValueError("len of nil pointer")
     raise ValueError(f"len of type {type_name(value)}")
 
@@ -99,10 +112,10 @@ def _position(index: object, limit: int) -> int:
 
 
 def _index(value: object, *indexes: object) -> object:
-    if _is_nil(value):
+    if value is None or isinstance(value, Missing):
         raise ValueError("index of untyped nil")
     for index in indexes:
-        if _is_nil(value):
+        if value is None or isinstance(value, Missing):
             raise ValueError("index of nil pointer")
         if isinstance(value, str):
             octets = encode(value)
@@ -122,7 +135,7 @@ def _index(value: object, *indexes: object) -> object:
 
 
 def _slice(value: object, *indexes: object) -> object:
-    if _is_nil(value):
+    if value is None:
         raise ValueError("slice of untyped nil")
     if len(indexes) > 3:
         raise ValueError(f"too many slice indexes: {len(indexes)}")
@@ -174,13 +187,13 @@ def _upper(text: str) -> str:
 
 
 def _lower(text: str) -> str:
-    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    return "".join(c.lower()[0] for c in text)
 
 
 def _title(text: str) -> str:
     letters, follows = [], False
     for c in text:
-        letters.append(c if follows else _upper(c))
+        letters.append(c if follows or len(c.title()) > 1 else c.title())
         follows = c.isalnum() or c == "_" or (ord(c) > 0x7F and not c.isspace())
     return "".join(letters)
 

@@ -1,179 +1,36 @@
 """Go's text/template as text: from what was typed to a tree of nodes. It evaluates nothing and knows no function's meaning.
 
-    {{if .State.Running}}up{{end}}  ->  [If(pipe=Pipe([Command([Field(State, Running)])]), body=[Text("up")], otherwise=None)]
+    {{if .State.Running}}up{{end}}  ->  [Branch("if", pipe=Pipe([Command([Field(State, Running)])]), body=[Text("up")])]
 
-`parse` splits the text at `{{` and `}}`, cuts each action into tokens, and reads them by recursive descent. Positions are kept in
-characters; `locate` turns them into Go's line:byte for messages. A node's `str` is what a message quotes, and Go's messages quote
-the source normalised: one space between words, parentheses kept.
-The language is that of https://pkg.go.dev/text/template; messages follow the real `docker inspect --format`.
+`parse` splits the text at `{{` and `}}`, cuts each action into tokens, and reads them by recursive descent. The language is that of
+https://pkg.go.dev/text/template; the messages follow those of the real `docker inspect --format`.
 """
 
 import re
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, field
 
-from lamina.errors import LaminaError
-
-
-class TemplateError(LaminaError, ValueError):
-    """A `--format` template can't be read, or asks for something that the data doesn't have."""
-
-
-class TemplateSyntaxError(TemplateError):
-    """The template itself is malformed, whatever the data."""
-
-    exit_code = 64  # docker inspect's, so that a script can tell a bad template from a missing object
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dot:
-    pos: int
-
-    def __str__(self) -> str:
-        return "."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nil:
-    pos: int
-
-    def __str__(self) -> str:
-        return "nil"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Literal:
-    """A string, number, character or boolean; `source` is how it was typed."""
-
-    pos: int
-    source: str
-    value: str | int | float | bool
-
-    def __str__(self) -> str:
-        return self.source
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Name:
-    """A function's name."""
-
-    pos: int
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """`.A.B`, looked up in dot."""
-
-    pos: int
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return "".join(f".{name}" for name in self.names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variable:
-    """`$x`, or `$x.A.B`; the bare `$` is the data that the template was given."""
-
-    pos: int
-    name: str
-    names: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return self.name + "".join(f".{name}" for name in self.names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    pos: int
-    words: "tuple[Operand, ...]"
-
-    def __str__(self) -> str:
-        return " ".join(f"({word})" if isinstance(word, Pipe) else str(word) for word in self.words)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pipe:
-    """`$a, $b := first | second`; `assigns` is true for `=`, which sets variables that exist."""
-
-    pos: int
-    commands: tuple[Command, ...]
-    declares: tuple[str, ...] = ()
-    assigns: bool = False
-
-    def __str__(self) -> str:
-        declared = ", ".join(self.declares) + (" = " if self.assigns else " := ") if self.declares else ""
-        return declared + " | ".join(map(str, self.commands))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """`(pipeline).A.B`."""
-
-    pos: int
-    pipe: Pipe
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"({self.pipe})" + "".join(f".{name}" for name in self.names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    pipe: Pipe
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Branch:
-    """`if`, `with` or `range`, told apart by `keyword`; they are read alike and differ in what they do with the value."""
-
-    keyword: str
-    pipe: Pipe
-    body: "tuple[Node, ...]"
-    otherwise: "tuple[Node, ...] | None"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Jump:
-    """`break` or `continue`."""
-
-    keyword: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invoke:
-    """`template "name" pipeline`, also what `block` leaves behind."""
-
-    pos: int
-    name: str
-    pipe: Pipe | None
-
-    def __str__(self) -> str:
-        return f"{{{{template {quote(self.name)}{f' {self.pipe}' if self.pipe else ''}}}}}"
-
-
-Operand = Dot | Nil | Literal | Name | Field | Variable | Pipe | Chain
-Node = Text | Action | Branch | Jump | Invoke
-
-
-def quote(text: str) -> str:
-    """Quote a string as messages do."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-
-
-def locate(text: str, pos: int) -> str:
-    """Say where a character is as Go does: line from 1, and bytes from 0 into the line."""
-    before = text[:pos]
-    return f"{before.count(chr(10)) + 1}:{len(before[before.rfind(chr(10)) + 1 :].encode('utf-8', 'replace'))}"
+from lamina.cli.template_tree import (
+    Action,
+    Branch,
+    Chain,
+    Command,
+    Dot,
+    Field,
+    Invoke,
+    Jump,
+    Literal,
+    Name,
+    Nil,
+    Node,
+    Operand,
+    Pipe,
+    TemplateSyntaxError,
+    Text,
+    Variable,
+    locate,
+    quote,
+)
 
 
 def parse(text: str, *, functions: Collection[str]) -> dict[str, tuple[Node, ...]]:
@@ -210,12 +67,15 @@ _TOKEN = re.compile(
 )
 _TERMINATOR = re.compile(r"[ \t\r\n.,|:)(]|\}\}|\Z")  # what may follow a name
 _COMMENT_END = re.compile(r"(?:[ \t\r\n]-)?\}\}")
+_MISPLACED_UNDERSCORE = re.compile(r"(?:^|[^0-9a-zA-Z])_|_(?:$|[^0-9a-zA-Z])")  # it may only part digits
 _UNFINISHED = {'"': "unterminated quoted string", "`": "unterminated raw quoted string", "'": "unterminated character constant"}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))", re.DOTALL)
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
 
 
 def _bad_character(character: str) -> str:
+    if not character.isprintable():
+        return f"unrecognized character in action: U+{ord(character):04X}"
     return f"bad character U+{ord(character):04X} '{character}'"
 
 
@@ -422,6 +282,8 @@ class _Parser:
                 otherwise = (self._branch(keyword),)
                 del self.variables[scope:]
                 return Branch(keyword=keyword, pipe=pipe, body=body, otherwise=otherwise)
+            if following.kind == "word":
+                raise self._wrong(f"unexpected {_describe(following)} in input")
             self._close("else")
             otherwise, stopper = self._nodes()
             if stopper != "end":
@@ -591,6 +453,8 @@ def _number(parser: _Parser, token: _Token) -> int | float:
     bare = text.replace("_", "").lstrip("+-").lower()
     sign = -1 if text.startswith("-") else 1
     try:
+        if _MISPLACED_UNDERSCORE.search(text):
+            raise ValueError(text)
         if bare.startswith(("0x", "0b", "0o")) and "." not in bare and "p" not in bare:
             number: int | float = sign * int(bare, 0)
         elif bare.isdigit():

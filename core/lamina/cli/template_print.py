@@ -24,6 +24,10 @@ class Missing:
 MISSING: Final = Missing()
 
 
+class Record(dict[str, Any]):
+    """An object whose every field is known: a row of a list, where nothing is left out for being empty."""
+
+
 class NullList(list[Any]):
     """JSON null where Docker has a list: an empty list to print and range over, and null again in JSON."""
 
@@ -136,6 +140,15 @@ def to_json(value: object, *, escape_html: bool = False) -> str:
     return text
 
 
+# Line separators are escaped though JSON allows them, and what isn't Unicode is replaced by U+FFFD, spelt out.
+_ESCAPED_IN_JSON = re.compile("[\u2028\u2029\ud800-\udfff]")
+
+
+def _escape_json(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return "\\ufffd" if code >= 0xD800 else f"\\u{code:04x}"
+
+
 def _json(value: object) -> str:
     match value:
         case None | Missing() | NullList() | Dictionary(is_null=True):
@@ -143,15 +156,14 @@ def _json(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            text = json.dumps(decode(encode(value)).encode("utf-8", "replace").decode(), ensure_ascii=False)
-            return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+            return _ESCAPED_IN_JSON.sub(_escape_json, json.dumps(value, ensure_ascii=False))
         case int():
             return str(value)
         case float():
             digits, exponent = _shortest(value) if math.isfinite(value) else ("", 0)
             if not digits:
                 raise ValueError(f"json: unsupported value: {format_float(value)}")
-            sign = "-" if value < 0 else ""
+            sign = "-" if math.copysign(1, value) < 0 else ""
             if value and not -6 <= exponent < 21:
                 return sign + re.sub(r"e-0(\d)$", r"e-\1", _scientific(digits, exponent))
             return sign + _positional(digits, exponent)
