@@ -51,7 +51,7 @@ def parse_document(content: bytes, what: str) -> Any:
         raise ArchiveError(f"{what} is not valid JSON: {str(error)[:200]}") from None
 
 
-def dump_document(document: Mapping[str, Any]) -> bytes:
+def dump_document(document: Any) -> bytes:
     """Write JSON bytes, compact and always the same for the same value."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 

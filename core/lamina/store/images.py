@@ -237,7 +237,7 @@ class ImageStore:
         return OCI_LAYER_ZSTD if start == b"\x28\xb5\x2f\xfd" else OCI_LAYER
 
     def resolve(self, text: str) -> Image:
-        """Find an image by name, id, digest or an id's beginning. Raise NotFoundError; ConflictError if the beginning is ambiguous."""
+        """Find an image by name, id, digest or an id's beginning. Raise NotFoundError, or ConflictError if ambiguous."""
         tx = self.database.connection
         prefix = _ID_PREFIX.fullmatch(text)
         if prefix and len(prefix[1]) == 64:

@@ -1,0 +1,145 @@
+"""An image archive read once from beginning to end, also from a pipe: documents into memory, layers into blobs without a name.
+
+What the parts mean is found out afterwards (`docker_archive.py`, `oci_archive.py`), because the documents that say so may stand
+last. Nothing of it is visible in the store before a loader has checked it all and commits.
+"""
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lamina.archive.compression import DETECT_BYTES, Compression, Decompressed, Readable, detect
+from lamina.archive.tarheader import BLOCK_BYTES, Member
+from lamina.archive.tarstream import TarReader
+from lamina.errors import ArchiveError, IntegrityError
+from lamina.model.digest import Digest
+from lamina.model.image import MAX_DOCUMENT_BYTES
+from lamina.store.content import Ingest
+from lamina.store.images import ImageStore, LayerBlob
+from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, Budget, CountedReader, IncomingLayer, Progress, check_layer, read_layer
+
+MAX_MEMBERS = 100_000
+MAX_ALL_DOCUMENTS_BYTES = 64 << 20
+_MAX_LINKS = 40  # the kernel's limit for symlinks in one path
+_FILE, _HARD_LINK, _SYMLINK, _DIRECTORY = {b"0", b"\0", b"7", b"S"}, b"1", b"2", b"5"
+
+
+@dataclass(slots=True, kw_only=True)
+class Spool:
+    """An archive's members by their path."""
+
+    documents: dict[str, bytes] = field(default_factory=dict)
+    layers: dict[str, IncomingLayer] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, ArchiveError] = field(default_factory=dict)
+    """Files that are no layer. An archive may hold what isn't an image's; an error only if an image wants it."""
+
+    def document(self, path: str) -> bytes | None:
+        """Give a small file's bytes, None if it isn't there."""
+        return self.documents.get(self._follow(path))
+
+    def blob_document(self, digest: Digest, what: str) -> bytes | None:
+        """Give the document `blobs/…` of this digest, checked; None if it isn't there."""
+        content = self.document(blob_path(digest))
+        if content is not None and digest.algorithm == "sha256" and Digest.of(content) != digest:
+            raise IntegrityError(f"{what} {digest} is damaged: its bytes have the digest {Digest.of(content)}")
+        return content
+
+    def layer(self, path: str) -> IncomingLayer | None:
+        """Give a layer that was read, None if it isn't there."""
+        path = self._follow(path)
+        if path in self.damaged:
+            raise self.damaged[path]
+        return self.layers.get(path)
+
+    def _follow(self, path: str) -> str:
+        for _ in range(_MAX_LINKS):
+            if path not in self.links:
+                return path
+            path = self.links[path]
+        raise ArchiveError(f"'{path}' in the archive is a symlink that leads in a circle")
+
+
+def blob_path(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def read_archive(
+    stream: Readable, images: ImageStore, ingest: Ingest, *, max_bytes: int = DEFAULT_MAX_BYTES, progress: Progress | None = None
+) -> Spool:
+    """Read a whole image archive, packed or not. Raise ArchiveError for anything in it that no image archive has."""
+    budget = Budget.of(max_bytes)
+    spool = Spool()
+    documents_bytes = 0
+    with Decompressed(CountedReader(stream, progress), limit_bytes=max_bytes, hashed=False) as plain:
+        reader = TarReader(plain, max_members=MAX_MEMBERS, require_end=False)
+        for path, member in _paths(reader):
+            if member.type == _SYMLINK:
+                spool.links[path] = _inside(posixpath.join(posixpath.dirname(path), member.link), path, member.link)
+            elif member.type == _HARD_LINK:
+                spool.links[path] = _inside(member.link, path, member.link)
+            elif member.type in _FILE:
+                spool.links.pop(path, None)
+                with reader.open() as data:
+                    first = data.read(512)
+                    if _is_document(first, member.size_bytes):
+                        documents_bytes += member.size_bytes
+                        if documents_bytes > MAX_ALL_DOCUMENTS_BYTES:
+                            raise ArchiveError(f"the archive has more than {MAX_ALL_DOCUMENTS_BYTES} bytes of JSON")
+                        spool.documents[path] = first + data.read()
+                    else:
+                        known = _known(images, path, first)
+                        try:
+                            spool.layers[path] = read_layer(
+                                _Joined(first, data), ingest, budget=budget, known=known, check=check_layer
+                            )
+                        except ArchiveError as error:
+                            if budget.left_bytes < 0:
+                                raise
+                            spool.damaged[path] = error
+            elif member.type != _DIRECTORY:
+                raise ArchiveError(f"'{member.name}' in the archive is neither file, directory nor link")
+        plain.finish()
+    return spool
+
+
+def _paths(reader: TarReader) -> Iterator[tuple[str, Member]]:
+    for member in reader:
+        path = _inside(member.name, member.name, "")
+        if path != ".":
+            yield path, member
+
+
+def _inside(path: str, name: str, link: str) -> str:
+    """Normalise a path of the archive. One that leads out of it is never an accident."""
+    normal = posixpath.normpath(path)
+    if path.startswith("/") or normal == ".." or normal.startswith("../") or (not link and ".." in path.split("/")):
+        what = f"'{name}' in the archive links to '{link}'" if link else f"'{name}' in the archive"
+        raise ArchiveError(f"{what}, which leads out of it", hint="don't trust where this archive came from")
+    return normal
+
+
+def _is_document(first: bytes, size_bytes: int) -> bool:
+    """Tell JSON from a layer by its first bytes: a tar has a magic in its header, unless it is as old as 1988."""
+    if size_bytes < BLOCK_BYTES and detect(first[:DETECT_BYTES]) is Compression.NONE:
+        return True
+    return size_bytes <= MAX_DOCUMENT_BYTES and first[:1] in {b"{", b"["} and first[257:262] != b"ustar"
+
+
+def _known(images: ImageStore, path: str, first: bytes) -> LayerBlob | None:
+    """Find the layer in the store when it comes unpacked and its file is named by its diff_id, as Docker, Podman and we do."""
+    name = posixpath.basename(path).removesuffix(".tar")
+    if len(name) != 64 or detect(first[:DETECT_BYTES]) is not Compression.NONE or not set(name) <= set("0123456789abcdef"):
+        return None
+    return images.layer_blob_of(Digest(f"sha256:{name}"))
+
+
+class _Joined:
+    def __init__(self, first: bytes, rest: Readable) -> None:
+        self._first, self._rest = first, rest
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._first:
+            data, self._first = self._first, b""
+            return data
+        return self._rest.read(size)

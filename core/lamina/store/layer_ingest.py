@@ -1,0 +1,261 @@
+"""A layer's tar on its way into the store: read once, checked, hashed on both sides, packed if it comes unpacked.
+
+Not here: which image it belongs to, and its unpacking onto a driver. What comes as gzip or zstd is kept byte for byte, so that its
+digest stays what its maker said; anything else is packed with gzip at isal's level 1, which costs least for what it saves.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lamina.archive.compression import CHUNK_BYTES, Compressed, Compression, Decompressed, Readable, detect
+from lamina.archive.layer import LayerTar
+from lamina.errors import ArchiveError, IntegrityError
+from lamina.model.digest import Digest
+from lamina.model.image import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
+from lamina.store.content import BlobWriter, Ingest
+from lamina.store.images import LayerBlob
+
+DEFAULT_MAX_BYTES = 128 << 30
+"""What an archive may unpack to unless a caller says otherwise: more than any image in use, less than a disk."""
+
+Progress = Callable[[int], None]
+"""Called now and then with the bytes of the input that are done."""
+
+_MEDIA_TYPES = {Compression.GZIP: OCI_LAYER_GZIP, Compression.ZSTD: OCI_LAYER_ZSTD}
+_QUEUED_CHUNKS = 16
+
+
+@dataclass(slots=True, kw_only=True)
+class Budget:
+    """The limit on what an archive unpacks to, over all that is in it."""
+
+    max_bytes: int
+    left_bytes: int
+
+    @classmethod
+    def of(cls, max_bytes: int) -> "Budget":
+        return cls(max_bytes=max_bytes, left_bytes=max_bytes)
+
+    def spend(self, size_bytes: int) -> None:
+        self.left_bytes -= size_bytes
+        if self.left_bytes < 0:
+            raise ArchiveError(
+                f"the archive unpacks to more than the limit of {self.max_bytes} bytes",
+                hint="raise the limit if it is to be trusted",
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class IncomingLayer:
+    """A layer that has been read whole and has no name in the store yet. `source_*` say how it came."""
+
+    source_digest: Digest
+    source_bytes: int
+    layer: LayerBlob
+    writer: BlobWriter | None
+    """None when the store has the layer already."""
+
+    def commit(self) -> LayerBlob:
+        """Give the layer's blob its name."""
+        if self.writer is not None:
+            self.writer.commit(digest=self.layer.digest, size_bytes=self.layer.stored_bytes)
+            self.writer = None
+        return self.layer
+
+
+class LayerWriter:
+    """A writable that takes an uncompressed tar and makes a blob of it; packing and hashing run in a thread beside the writer's.
+
+    Call `finish` at the end. Without it the blob goes when the `Ingest` ends, and `close` ends the thread.
+    """
+
+    def __init__(self, ingest: Ingest, *, progress: Progress | None = None) -> None:
+        self._blob = ingest.writer()
+        self._packed = Compressed(self._blob, compression=Compression.GZIP, level=1)
+        self._progress = progress
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._done_bytes = 0
+        self._failed: BaseException | None = None
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_CHUNKS)
+        self._thread = threading.Thread(target=self._run, name="pack layer", daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Take bytes, which the caller may change afterwards. An error in the thread is raised by the next call."""
+        self._held.append(bytes(data))
+        self._held_bytes += len(data)
+        if self._held_bytes >= CHUNK_BYTES:
+            self._hand_over()
+        return len(data)
+
+    def _hand_over(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        if self._held:
+            self._queue.put(self._held[0] if len(self._held) == 1 else b"".join(self._held))
+        self._done_bytes += self._held_bytes
+        self._held, self._held_bytes = [], 0
+        if self._progress is not None:
+            self._progress(self._done_bytes)
+
+    def _run(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            if self._failed is None:
+                try:
+                    self._packed.write(chunk)
+                except BaseException as error:  # noqa: BLE001  whatever it is, it belongs to the writer
+                    self._failed = error  # and the queue is emptied on, so that the writer never waits for ever
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def finish(self) -> IncomingLayer:
+        """Complete the blob and say what it is."""
+        self._hand_over()
+        self.close()
+        if self._failed is not None:
+            raise self._failed
+        self._packed.close()
+        layer = LayerBlob(
+            digest=Digest(self._packed.digest),
+            media_type=OCI_LAYER_GZIP,
+            stored_bytes=self._packed.compressed_bytes,
+            diff_id=Digest(self._packed.diff_id),
+            size_bytes=self._packed.size_bytes,
+        )
+        self._blob.close()
+        return IncomingLayer(source_digest=layer.diff_id, source_bytes=layer.size_bytes, layer=layer, writer=self._blob)
+
+
+def read_layer(
+    raw: Readable,
+    ingest: Ingest,
+    *,
+    budget: Budget,
+    known: LayerBlob | None = None,
+    check: Callable[[Readable], None] | None = None,
+    progress: Progress | None = None,
+) -> IncomingLayer:
+    """Read a layer to its end, packed in any way or not at all.
+
+    `known` is a layer of the store that this one should be: then an unpacked one is only hashed, and IntegrityError says that it
+    is another. `check` reads the tar and raises for what must not be in it; what it leaves unread is read afterwards.
+    """
+    first = _read_first(raw)
+    compression = detect(first)
+    kept = compression in _MEDIA_TYPES
+    blob = ingest.writer() if kept else None
+    tee = _Tee(first, raw, blob)
+    plain = Decompressed(tee, compression=compression, limit_bytes=budget.left_bytes, threaded=kept)
+    packer = LayerWriter(ingest, progress=progress) if not kept and known is None else None
+    try:
+        try:
+            with plain:
+                _drain(plain, packer, check)
+        finally:
+            budget.spend(plain.size_bytes)
+        source_digest, source_bytes = Digest(plain.digest), tee.size_bytes
+        if packer is not None:
+            incoming = packer.finish()
+            incoming.source_digest, incoming.source_bytes = source_digest, source_bytes
+            return incoming
+    finally:
+        if packer is not None:
+            packer.close()
+    diff_id = Digest(plain.diff_id)
+    if blob is None:
+        assert known is not None
+        if diff_id != known.diff_id:
+            raise IntegrityError(f"a layer named {known.diff_id} has the digest {diff_id}")
+        return IncomingLayer(source_digest=source_digest, source_bytes=source_bytes, layer=known, writer=None)
+    blob.close()
+    layer = LayerBlob(
+        digest=blob.digest,
+        media_type=_MEDIA_TYPES[compression],
+        stored_bytes=blob.size_bytes,
+        diff_id=diff_id,
+        size_bytes=plain.size_bytes,
+    )
+    return IncomingLayer(source_digest=blob.digest, source_bytes=blob.size_bytes, layer=layer, writer=blob)
+
+
+def check_layer(stream: Readable) -> None:
+    """Read a layer's headers for damage and for what would lead out of the layer; contents are skipped.
+
+    An end mark isn't asked for: some programs leave it out, and a digest says that the layer is whole.
+    """
+    for _ in LayerTar(stream, require_end=False):
+        pass
+
+
+def check_root(stream: Readable) -> None:
+    """Read a tar that no digest vouches for: it must be whole, down to its end mark."""
+    for _ in LayerTar(stream):
+        pass
+
+
+def _read_first(raw: Readable) -> bytes:
+    first = b""
+    while len(first) < CHUNK_BYTES and (more := raw.read(CHUNK_BYTES - len(first))):
+        first += more
+    return first
+
+
+def _drain(plain: Decompressed, packer: LayerWriter | None, check: Callable[[Readable], None] | None) -> None:
+    """Read all of a stream, writing it to the packer on the way and letting `check` see it."""
+    source: Readable = plain if packer is None else _Copying(plain, packer)
+    if check is not None:
+        check(source)
+    while source.read(CHUNK_BYTES):
+        pass
+
+
+class _Tee:
+    """A readable that keeps what is read of it in a blob."""
+
+    def __init__(self, first: bytes, raw: Readable, out: BlobWriter | None) -> None:
+        self._first, self._raw, self._out = first, raw, out
+        self.size_bytes = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._first:
+            data, self._first = self._first, b""
+        else:
+            data = self._raw.read(size)
+        self.size_bytes += len(data)
+        if self._out is not None:
+            self._out.write(data)
+        return data
+
+
+class _Copying:
+    """A readable that writes what is read of it to a packer."""
+
+    def __init__(self, source: Readable, packer: LayerWriter) -> None:
+        self._source, self._packer = source, packer
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        if data:
+            self._packer.write(data)
+        return data
+
+
+class CountedReader:
+    """A readable that tells how much was read of it."""
+
+    def __init__(self, raw: Readable, progress: Progress | None) -> None:
+        self._raw, self._progress, self._done_bytes = raw, progress, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._raw.read(size)
+        self._done_bytes += len(data)
+        if self._progress is not None:
+            self._progress(self._done_bytes)
+        return data
