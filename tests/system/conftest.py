@@ -1,5 +1,6 @@
 """What every privileged test has: a mount namespace that isn't the machine's, and a directory of its own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def private_mounts() -> None:
 
 
 @pytest.fixture
-def root_dir(tmp_path: Path) -> str:
+def root_dir(tmp_path: Path) -> Iterator[str]:
     """A directory for one test, under which no mount may be left."""
     yield str(tmp_path)
     left = [each.target for each in mount.mounts() if each.target.startswith(f"{tmp_path}/")]

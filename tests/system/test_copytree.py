@@ -252,6 +252,8 @@ def test_a_tree_deeper_than_a_path_can_say_is_copied_with_its_hard_links(source:
         fd, old = os.open(name, os.O_RDONLY, dir_fd=fd), fd
         os.close(old)
     os.link("first", "last", src_dir_fd=first, dst_dir_fd=fd)
+    os.close(os.open("deep", os.O_CREAT, dir_fd=fd))
+    os.link("deep", "deep too", src_dir_fd=fd, dst_dir_fd=fd)
     os.close(fd)
     copy_tree(source, f"{source}.copy")
     fd = os.open(f"{source}.copy", os.O_RDONLY)
@@ -259,6 +261,7 @@ def test_a_tree_deeper_than_a_path_can_say_is_copied_with_its_hard_links(source:
         fd, old = os.open(name, os.O_RDONLY, dir_fd=fd), fd
         os.close(old)
     assert os.stat("last", dir_fd=fd).st_ino == os.stat(f"{source}.copy/first").st_ino
+    assert os.stat("deep", dir_fd=fd).st_ino == os.stat("deep too", dir_fd=fd).st_ino
     os.close(fd)
     os.close(first)
     for tree in (source, f"{source}.copy"):  # by hand and from below, since the test's directory must be removable

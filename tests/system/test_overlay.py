@@ -283,6 +283,14 @@ def test_a_lost_short_name_harms_nothing(root_dir: str) -> None:
     assert os.listdir(f"{driver.home}/l") == []
 
 
+def test_a_short_name_whose_layer_was_deleted_by_hand_is_no_obstacle(root_dir: str) -> None:
+    driver = overlay(root_dir)
+    driver.prepare("base", (), {})
+    remove_tree(f"{driver.home}/base")
+    driver.prepare("base", (), {})
+    assert len(os.listdir(f"{driver.home}/l")) == 1
+
+
 def test_a_key_that_is_there_is_refused_and_unharmed(root_dir: str) -> None:
     driver = overlay(root_dir)
     layer_with(driver, "base", {"file": "x"})
