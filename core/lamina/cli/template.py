@@ -36,6 +36,7 @@ from lamina.cli.template_tree import (
     Text,
     Variable,
     locate,
+    one_line,
     quote,
 )
 
@@ -123,7 +124,7 @@ class _Run:
     def fail(self, what: str) -> NoReturn:
         where = locate(self._text, self._at.pos)
         at = f"template: :{where}: executing {quote(self._name)} at <{self._at}>"
-        raise TemplateError(f"template parsing error: {at}: {what}") from None
+        raise TemplateError(one_line(f"template parsing error: {at}: {what}")) from None
 
     def invoke(self, name: str, dot: object) -> None:
         outer, self._variables = self._variables, [("$", dot)]
@@ -195,6 +196,12 @@ class _Run:
             finally:
                 del self._variables[scope:]
 
+    def _variable(self, name: str) -> object:
+        for known, value in reversed(self._variables):
+            if known == name:
+                return value
+        return self.fail(f"undefined variable: {name}")  # assigned in the text where no declaration was reached
+
     def _set(self, name: str, value: object) -> None:
         for at in range(len(self._variables) - 1, -1, -1):
             if self._variables[at][0] == name:
@@ -240,7 +247,7 @@ class _Run:
             case Dot():
                 return dot
             case Nil():
-                return None
+                return MISSING
             case Pipe():
                 return self._pipe(node, dot)
             case Name():
@@ -250,7 +257,7 @@ class _Run:
             case Chain():
                 return self._fields(node.names, self._pipe(node.pipe, dot), rest, piped, dot)
             case Variable():
-                value = next(value for name, value in reversed(self._variables) if name == node.name)
+                value = self._variable(node.name)
                 if node.names:
                     return self._fields(node.names, value, rest, piped, dot)
                 if rest or piped:
@@ -332,11 +339,15 @@ class _Run:
 
     def _checked(self, value: object, kind: str, word: Operand | None) -> object:
         """See that an argument is of the kind that the function takes; `word` is how it was written, None if it was piped in."""
+        if kind == "m":
+            return value
         if kind == "a":
             return None if isinstance(value, Missing) else value
         wanted, shown = _KINDS[kind]
         if isinstance(value, wanted) and not isinstance(value, bool):
             return value
+        if kind == "l" and (value is None or isinstance(value, Missing)):
+            return []
         if isinstance(word, Literal | Dot | Nil) and kind == "l":
             self.fail(f"can't handle {word} for arg of type {shown}")
         if isinstance(word, Literal):

@@ -26,7 +26,7 @@ from lamina.cli.template_print import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """`kinds` has a letter for each argument (any, string, integer, list); a last `+` lets the one before it come 0 to n times."""
+    """`kinds` has a letter for each argument: any, any or missing, string, integer, list; a last `+` repeats the one before it."""
 
     call: Callable[..., object]
     kinds: str
@@ -160,8 +160,12 @@ def _call(function: object, *arguments: object) -> object:
     return function(*arguments)
 
 
+def _text_of(values: tuple[object, ...]) -> str:
+    return sprint(*("<no value>" if isinstance(value, Missing) else value for value in values))
+
+
 def _html(*values: object) -> str:
-    text = sprint(*values)
+    text = _text_of(values)
     for plain, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;"), ("\0", "\ufffd")):
         text = text.replace(plain, escaped)
     return text
@@ -172,14 +176,14 @@ _JS_ESCAPES = {"\\": "\\\\", "'": "\\'", '"': '\\"'}
 
 def _js(*values: object) -> str:
     return "".join(
-        _JS_ESCAPES.get(c) or (f"\\u{ord(c):04X}" if c in "<>&=" or not c.isprintable() else c) for c in sprint(*values)
+        _JS_ESCAPES.get(c) or (f"\\u{ord(c):04X}" if c in "<>&=" or not c.isprintable() else c) for c in _text_of(values)
     )
 
 
 def _urlquery(*values: object) -> str:
     # urllib.parse.quote_plus does this too, and costs 5 ms of start-up
     safe = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~"
-    return "".join(chr(o) if o in safe else "+" if o == 0x20 else f"%{o:02X}" for o in encode(sprint(*values)))
+    return "".join(chr(o) if o in safe else "+" if o == 0x20 else f"%{o:02X}" for o in encode(_text_of(values)))
 
 
 def _upper(text: str) -> str:
@@ -244,9 +248,9 @@ FUNCTIONS: dict[str, Function] = {
     "print": Function(call=sprint, kinds="a+"),
     "printf": Function(call=sprintf, kinds="sa+"),
     "println": Function(call=lambda *values: " ".join(map(show, values)) + "\n", kinds="a+"),
-    "html": Function(call=_html, kinds="a+"),
-    "js": Function(call=_js, kinds="a+"),
-    "urlquery": Function(call=_urlquery, kinds="a+"),
+    "html": Function(call=_html, kinds="m+"),
+    "js": Function(call=_js, kinds="m+"),
+    "urlquery": Function(call=_urlquery, kinds="m+"),
     "json": Function(call=_json, kinds="a"),
     "split": Function(call=_split, kinds="ss"),
     "join": Function(call=_join, kinds="ls"),

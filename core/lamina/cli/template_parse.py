@@ -29,6 +29,7 @@ from lamina.cli.template_tree import (
     Text,
     Variable,
     locate,
+    one_line,
     quote,
 )
 
@@ -100,7 +101,8 @@ class _Parser:
     def _wrong(self, what: str, *, pos: int | None = None) -> TemplateSyntaxError:
         if pos is None:
             pos = self._tokens[min(self._next, len(self._tokens)) - 1].pos if self._tokens else 0
-        return TemplateSyntaxError(f"template parsing error: template: :{locate(self.text, pos).split(':')[0]}: {what}")
+        line = locate(self.text, pos).partition(":")[0]
+        return TemplateSyntaxError(one_line(f"template parsing error: template: :{line}: {what}"))
 
     # --- characters to tokens ---
 

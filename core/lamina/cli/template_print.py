@@ -288,7 +288,7 @@ def _verb(value: object, verb: str, spec: _Spec) -> str:
             return "[" + " ".join(_verb(item, verb, spec) for item in value) + "]"
         case _:
             written = "func"
-    return f"%!{verb}({type_name(value)}={show(value)})" if written is None else written
+    return f"%!{verb}({type_name(value)}={_verb(value, 'v', spec)})" if written is None else written
 
 
 def _entries(value: Mapping[Any, Any], verb: str, spec: _Spec) -> Iterator[str]:

@@ -164,6 +164,11 @@ def quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
+def one_line(text: str) -> str:
+    """Escape what would break a message's line or drive the terminal: the text quotes the template and the data."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def locate(text: str, pos: int) -> str:
     """Say where a character is as Go does: line from 1, and bytes from 0 into the line."""
     before = text[:pos]
