@@ -233,7 +233,8 @@ class Decompressed:
         assert self._make is not None
         while True:
             data = b""
-            if self._inner is None or self._inner.needs_input:
+            wants_input = self._inner is None or self._inner.needs_input
+            if wants_input:
                 data, self._primed = self._primed or self._read_raw(), b""
             if self._inner is None:
                 if not data:
@@ -255,7 +256,7 @@ class Decompressed:
                 if rest and detect(rest) is not self.compression:
                     raise ArchiveError(f"there is garbage after the end of the {self.compression} stream")
                 self._primed = rest
-            elif not out and not data and self._inner.needs_input:
+            elif wants_input and not data and not out:  # zstd may give nothing once, and only then want more
                 raise ArchiveError(f"the {self.compression} stream is truncated after {self.compressed_bytes} bytes")
             if out:
                 return out

@@ -23,10 +23,11 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHELLS = ("dash", "bash", "ash", "ksh", "sh")
 # fmt: off
 _TOOLS = (
-    "basename", "cat", "chgrp", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du", "echo", "env", "expr", "false",
-    "find", "grep", "gzip", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "nproc", "printf",
-    "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "setsid", "sha256sum", "sleep", "sort", "stat", "stty", "sync", "tail", "tar",
-    "tee", "test", "touch", "tr", "true", "tty", "umount", "uname", "uniq", "wc", "which", "whoami", "xargs", "yes",
+    "basename", "cat", "chgrp", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du", "echo", "env", "expr",
+    "false", "find", "grep", "gzip", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv",
+    "nproc", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "setsid", "sha256sum", "sleep", "sort", "stat",
+    "stty", "sync", "tail", "tar", "tee", "test", "touch", "tr", "true", "tty", "umount", "uname", "uniq", "wc", "which",
+    "whoami", "xargs", "yes",
 )
 # fmt: on
 _DIRECTORIES: Mapping[str, int] = {
@@ -104,7 +105,7 @@ def _busybox_root(program: str) -> _Root:
     root = _Root()
     root.add_program("bin/busybox", program)
     for path in _applets(program):
-        if path not in root.copies and os.path.basename(path) != "busybox":
+        if path not in root.copies and os.path.dirname(path) and os.path.basename(path) != "busybox":  # no /linuxrc
             root.links[path] = "/bin/busybox"
     root.links["bin/sh"] = "/bin/busybox"
     return root

@@ -39,8 +39,13 @@ def load(
             found = oci_archive.find_images(spool) if is_layout else docker_archive.find_images(spool)
             loaded = []
             for one in found:
-                layers = [layer.commit() for layer in one.layers]
-                image = images.add(ingest, manifest=one.manifest, config=one.config, layers=layers, names=one.names)
+                image = images.find_whole(Digest.of(one.config))
+                if image is not None:  # the same image, perhaps packed in another way, takes no space again
+                    for name in one.names:
+                        images.tag(image, name)
+                else:
+                    layers = [layer.commit() for layer in one.layers]
+                    image = images.add(ingest, manifest=one.manifest, config=one.config, layers=layers, names=one.names)
                 loaded.append(LoadedImage(image=image, names=tuple(one.names)))
             return loaded
     except BaseException:

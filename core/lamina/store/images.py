@@ -143,12 +143,11 @@ class ImageStore:
         ingest.put(manifest)
         ingest.flush()
         with self._changing() as tx:
-            known = self._by_id(tx, image.id)
-            if known is not None and all(self.content.exists(digest) for digest in self._blobs(tx, known.id)):
+            known = self.find_whole(image.id)
+            if known is not None:
                 image = known
             else:
-                if known is not None:
-                    self._delete_rows(tx, known.id)
+                self._delete_rows(tx, image.id)
                 columns = [getattr(image, name) for name in _COLUMNS]
                 tx.execute(f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(columns))})", columns)
                 for digest in {image.id, image.manifest, *(layer.digest for layer in image_layers)}:
@@ -283,6 +282,13 @@ class ImageStore:
         image = self._by_id(self.database.connection, image_id)
         if image is None:
             raise _no_such_image(image_id)
+        return image
+
+    def find_whole(self, image_id: Digest) -> Image | None:
+        """Give the image of this id if it is there with all its blobs."""
+        image = self._by_id(self.database.connection, image_id)
+        if image is None or not all(self.content.exists(digest) for digest in self._blobs(self.database.connection, image_id)):
+            return None
         return image
 
     def images(self) -> list[Image]:

@@ -75,8 +75,7 @@ class LayerWriter:
         self._blob = ingest.writer()
         self._packed = Compressed(self._blob, compression=Compression.GZIP, level=1)
         self._progress = progress
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._held = bytearray()
         self._done_bytes = 0
         self._failed: BaseException | None = None
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_CHUNKS)
@@ -84,20 +83,24 @@ class LayerWriter:
         self._thread.start()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Take bytes, which the caller may change afterwards. An error in the thread is raised by the next call."""
-        self._held.append(bytes(data))
-        self._held_bytes += len(data)
-        if self._held_bytes >= CHUNK_BYTES:
-            self._hand_over()
+        """Take bytes, which the caller may change afterwards. An error in the thread is raised by the next call.
+
+        They are cut into chunks of one size, because the packed bytes depend on where the packer's input is cut.
+        """
+        self._held += data
+        if len(self._held) >= CHUNK_BYTES:
+            end = len(self._held) // CHUNK_BYTES * CHUNK_BYTES
+            for at in range(0, end, CHUNK_BYTES):
+                self._hand_over(bytes(self._held[at : at + CHUNK_BYTES]))
+            del self._held[:end]
         return len(data)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, chunk: bytes) -> None:
         if self._failed is not None:
             raise self._failed
-        if self._held:
-            self._queue.put(self._held[0] if len(self._held) == 1 else b"".join(self._held))
-        self._done_bytes += self._held_bytes
-        self._held, self._held_bytes = [], 0
+        if chunk:
+            self._queue.put(chunk)
+        self._done_bytes += len(chunk)
         if self._progress is not None:
             self._progress(self._done_bytes)
 
@@ -117,7 +120,7 @@ class LayerWriter:
 
     def finish(self) -> IncomingLayer:
         """Complete the blob and say what it is."""
-        self._hand_over()
+        self._hand_over(bytes(self._held))
         self.close()
         if self._failed is not None:
             raise self._failed
