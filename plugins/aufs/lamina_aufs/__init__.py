@@ -1,6 +1,6 @@
 """The aufs storage driver: Docker's aufs directory and aufs's own format on disk, on kernels with aufs and without.
 
-names.py        the names and paths of the format and of the driver's folder; attributes copied between files
+names.py        the names of the format, and the map of the driver's folder
 method.py       which of the three ways of mounting this kernel has
 layout.py       Docker's directories: making, discarding, sweeping and listing layers
 form.py         the writable layer's two forms, at rest (aufs's) and mounted (overlayfs's), and the way between them

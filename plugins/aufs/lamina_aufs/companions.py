@@ -18,9 +18,10 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from lamina.api.copytree import copy_root
 from lamina.linux.fs import remove_tree
 from lamina_aufs.layout import half_made, set_aside
-from lamina_aufs.names import OPAQUE, OVERLAY_OPAQUE, PREFIX, companions_dir, copy_attributes, diff_dir
+from lamina_aufs.names import OPAQUE, OVERLAY_OPAQUE, PREFIX, companions_dir, diff_dir
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,7 +98,7 @@ def _make_above(layer: str, target: str, whiteouts: list[str]) -> None:
     for path in whiteouts:
         os.mknod(f"{target}/{path}", stat.S_IFCHR | 0o000, 0)
     for folder in reversed(made):  # the deepest first: what is made in a directory changes its times
-        copy_attributes(f"{layer}/{folder}", f"{target}/{folder}")
+        copy_root(f"{layer}/{folder}", f"{target}/{folder}")
 
 
 def _make_below(target: str, opaque: list[str]) -> None:

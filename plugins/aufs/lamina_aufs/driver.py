@@ -44,7 +44,7 @@ class Driver:
     @hookimpl
     def storage_probe(self, home: str) -> Probe:
         """See which way of mounting there is."""
-        return methods.probe(self._choose(home))
+        return methods.probe(home, self._choose(home))
 
     @hookimpl
     def storage_prepare(self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str]) -> bool:

@@ -126,7 +126,8 @@ def _show_whiteout(home: str, key: str, folder: str, name: str, *, root: str, is
 def to_rest(home: str, key: str, parents: Sequence[str]) -> None:
     """Bring the layer from any form or mix into aufs's, bookkeeping entries included.
 
-    `parents` tell a needed opaque mark from one that fuse-overlayfs gives to every new directory; without them all are kept.
+    `parents` tell an opaque mark that hides something from one that doesn't: overlayfs gives one to a new directory that is renamed,
+    fuse-overlayfs to every new one, aufs only to one that takes a name of below. Without `parents` all are kept.
     """
     now = read(home, key)
     if now in {Form.AUFS, Form.PLAIN}:
@@ -141,7 +142,7 @@ def to_rest(home: str, key: str, parents: Sequence[str]) -> None:
     _make_bookkeeping(root, aside)
     base, plain = f"{root}/{BASE}", True
     for directory in found:
-        opaque = directory.opaque and not (now is Form.FUSE and not _is_below(home, parents, directory.path[len(root) :]))
+        opaque = directory.opaque and directory.path != root and _is_below(home, parents, directory.path[len(root) :])
         marks = [name for name in directory.odd if name not in BOOKKEEPING or directory.path != root]
         plain = plain and not (directory.devices or opaque or marks)
         if not directory:
@@ -149,7 +150,7 @@ def to_rest(home: str, key: str, parents: Sequence[str]) -> None:
         with _keeping_times(directory.path):
             for name in directory.devices:
                 _hide(base, directory.path, name)
-            if opaque and directory.path != root:
+            if opaque:
                 _link(base, f"{directory.path}/{OPAQUE}")
             for path, name in directory.xattrs:
                 with suppress(OSError):  # gone with what was moved away

@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 
+from lamina.api.copytree import copy_root
 from lamina.api.types import Usage
 from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import remove_tree
@@ -13,7 +14,6 @@ from lamina_aufs.names import (
     MAX_DEPTH,
     REMOVING,
     Form,
-    copy_attributes,
     diff_dir,
     empty_dir,
     layers_path,
@@ -57,7 +57,7 @@ def prepare(home: str, key: str, parents: Sequence[str]) -> None:
             undo.callback(remove_tree, path)
             os.chmod(path, mode)  # whatever the umask says
         if parents:
-            copy_attributes(diff_dir(home, parents[0]), diff_dir(home, key))
+            copy_root(diff_dir(home, parents[0]), diff_dir(home, key))
         form.write(home, key, Form.PLAIN)
         _write_layers(home, key, parents)
         undo.pop_all()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lamina.api.types import Capabilities, Fidelity, Probe, WhiteoutFormat
-from lamina.linux import mount as lm
+from lamina.linux.fs import filesystem_type, nearest_directory
 from lamina_aufs.names import MAX_DEPTH, MAX_NAME_BYTES, PREFIX
 
 
@@ -43,7 +43,7 @@ class Choice:
 
 def choose(home: str) -> Choice:
     """Choose the best way for layers in `home`, which need not exist yet."""
-    fstype = backing_fstype(home)
+    fstype = filesystem_type(nearest_directory(home))
     known = kernel_filesystems()
     ways = [method for method, words in _MODULES.items() if words[1] in known or _is_module(*words)]
     if os.path.exists("/dev/fuse") and _program("fuse-overlayfs"):
@@ -64,16 +64,36 @@ def choose(home: str) -> Choice:
     )
 
 
-def probe(choice: Choice) -> Probe:
-    """Say the choice as the contract wants it, with what that way of mounting can do."""
-    if choice.method is None:
-        return Probe(usable=False, capabilities=capabilities(Method.OVERLAY), reason=choice.reason, hint=choice.hint)
-    hint = "" if choice.method is not Method.FUSE else "a kernel with overlayfs mounts the same layers several times faster"
-    return Probe(usable=True, capabilities=capabilities(choice.method), method=choice.method.value, hint=hint)
+def probe(home: str, choice: Choice) -> Probe:
+    """Say the choice as the contract wants it, with what that way of mounting can do in this place."""
+    from lamina.api.copytree import kept_here  # tries a file without a name; a `run` has no need of it
+
+    method = choice.method or Method.OVERLAY
+    reason, hint, kept = choice.reason, choice.hint, frozenset(Fidelity)
+    place = nearest_directory(home)
+    if not reason and os.geteuid() != 0:
+        reason, hint = "mounting needs root", "run as root"
+    if not reason:
+        try:
+            kept = kept_here(place)
+        except OSError as error:
+            reason = f"'{place}' can't be written: {error.strerror}"
+    if not reason and method is not Method.AUFS and Fidelity.TRUSTED_XATTRS not in kept:
+        reason = f"'{place}' takes no trusted.* xattrs, by which opaque directories are marked"
+        hint = "put the store on ext4, XFS or btrfs, or use the vfs driver"
+    if not reason and method is Method.FUSE:
+        hint = "a kernel with overlayfs mounts the same layers, and reads and writes them several times faster"
+    return Probe(
+        usable=not reason,
+        capabilities=capabilities(method, kept),
+        method="" if choice.method is None else method.value,
+        reason=reason,
+        hint=hint,
+    )
 
 
-def capabilities(method: Method) -> Capabilities:
-    """What the driver can do when it mounts in this way."""
+def capabilities(method: Method, kept: frozenset[Fidelity]) -> Capabilities:
+    """What the driver can do when it mounts in this way, where the file system below keeps `kept`."""
     lost = {
         Method.AUFS: {Fidelity.ACLS},  # kept on copy-up, but setting one is EOPNOTSUPP without the mount option `acl`
         Method.OVERLAY: set[Fidelity](),
@@ -83,7 +103,7 @@ def capabilities(method: Method) -> Capabilities:
         whiteouts=WhiteoutFormat.AUFS,
         native_diff=True,
         max_depth=MAX_DEPTH,
-        preserves=frozenset(Fidelity) - lost,
+        preserves=kept - lost,
         forbidden_prefix=PREFIX,
         max_name_bytes=MAX_NAME_BYTES,
     )
@@ -93,20 +113,6 @@ def kernel_filesystems() -> frozenset[str]:
     """Read the kernel's file systems: those built in and those whose module is loaded."""
     with open("/proc/filesystems", encoding="ascii") as lines:
         return frozenset(line.split()[-1] for line in lines)
-
-
-def backing_fstype(home: str) -> str:
-    """Say on what kind of file system a path lies, or the nearest directory above it that is there."""
-    path = home
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    path = os.path.realpath(path)
-    best, fstype = "", ""
-    for each in lm.mounts():
-        inside = path == each.target or path.startswith(each.target.rstrip("/") + "/")
-        if inside and len(each.target) >= len(best):  # of two on one place the later one is on top
-            best, fstype = each.target, each.fstype
-    return fstype
 
 
 def _is_module(directory: str, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Names: aufs's reserved ones (aufs(5)), the driver's folder, and the attributes that files take from one another.
+"""Names: aufs's reserved ones (aufs(5)), the driver's folder.
 
 home/diff/KEY/                the layer's files in aufs's format (Docker's)
 home/layers/KEY               the parents' keys, nearest first, one a line (Docker's)
@@ -14,10 +14,7 @@ home/empty/                   a lower layer for a layer that has none
 home/new/                     half-made things, each with its maker's pid
 """
 
-import os
 from enum import StrEnum
-
-from lamina.linux.fs import read_xattrs
 
 PREFIX = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -76,14 +73,3 @@ def companions_dir(home: str, key: str) -> str:
 def empty_dir(home: str) -> str:
     """A directory that stays empty."""
     return f"{home}/empty"
-
-
-def copy_attributes(source: str, target: str) -> None:
-    """Give a directory the owner, mode, xattrs and times of another, but for what overlayfs keeps in xattrs for itself."""
-    stat = os.lstat(source)
-    os.chown(target, stat.st_uid, stat.st_gid)
-    for name, value in read_xattrs(source).items():
-        if not name.startswith(OVERLAY_XATTRS):
-            os.setxattr(target, name, value)
-    os.chmod(target, stat.st_mode & 0o7777)
-    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))

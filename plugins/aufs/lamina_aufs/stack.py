@@ -12,7 +12,9 @@ from lamina_aufs.names import Form, companions_dir, diff_dir, empty_dir, mnt_dir
 AUFS_OPTIONS = ("dio", "dirperm1", "xino=/dev/shm/aufs.xino")
 """As Docker's driver gives them. Without `xino=` a read-only union writes a file into /tmp."""
 FIRST_BRANCHES = 40
-"""How many branches the first aufs mount gets at most; the kernel was seen to take 83 in one call, and 100 in one call is known to be dangerous."""
+"""How many branches the first aufs mount gets at most.
+
+The kernel was seen to take 83 in one call; 100 in one call are not to be tried."""
 PAGE_BYTES = 4095
 
 OVERLAY_OPTIONS: tuple[tuple[str, str | None], ...] = (("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off"))
