@@ -1,6 +1,8 @@
 """Lists: the layouts that a real Docker client prints, and what metadata may not do to a terminal."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -42,6 +44,15 @@ def test_the_plain_table_is_dockers():
         "CONTAINER ID   IMAGE           COMMAND                  CREATED              STATUS    PORTS     NAMES\n"
         '364913b7c54a   tmplfmt:probe   "/bin/echo hello wor…"   About a minute ago   Created             tmplfmt-probe\n'
     )
+
+
+def test_a_plain_table_does_without_the_evaluator_of_templates():
+    code = """
+import sys
+from lamina.cli.output import Column, render_rows
+print(*render_rows([{"ID": "x"}], columns=[Column(field="ID", header="H")]), "lamina.cli.template" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "H x False\n"
 
 
 def test_an_empty_table_is_its_head():
@@ -130,9 +141,13 @@ def test_rows_of_a_plain_format_are_printed_as_they_come():
 
 def test_a_value_can_not_drive_the_terminal_or_break_a_table():
     evil = ROW | {"Names": "a\tb\nc\x1b[31m\u202e\x9b"}
+    assert printed(evil).splitlines()[1].endswith("   a\\x09b\\x0ac\\x1b[31m\\u202e\\x9b")
     assert printed(evil, template="table {{.Names}}") == "NAMES\na\\x09b\\x0ac\\x1b[31m\\u202e\\x9b\n"
     assert printed(evil, template="{{.Names}}", is_terminal=True) == "a\\x09b\\x0ac\\x1b[31m\\u202e\\x9b\n"
     assert printed(evil, template="{{.Names}}") == "a\tb\nc\x1b[31m\u202e\x9b\n"
+    labelled = ROW | {"Label": lambda name: f"{name}\x1b[2J"}
+    assert printed(labelled, template='table {{.Label "a"}}') == "a\na\\x1b[2J\n"
+    assert printed(labelled, template='{{.Label "a"}}', is_terminal=True) == "a\\x1b[2J\n"
     assert json.loads(printed(evil, template="json", is_terminal=True))["Names"] == evil["Names"]
     assert "\u202e" not in printed(evil, template="json", is_terminal=True)
 

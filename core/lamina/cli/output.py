@@ -10,10 +10,11 @@ field names of `--format`. It doesn't print.
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lamina.cli.template import Template, TemplateError, unescape
-from lamina.cli.template_functions import HEADING_FUNCTIONS
-from lamina.cli.template_print import Record, to_json
+# The evaluator of templates costs 20 ms to import, so it is imported where a template was typed: a plain `ps` does without.
+if TYPE_CHECKING:
+    from lamina.cli.template import Template
 
 Row = Mapping[str, str | Callable[..., str]]
 """Field to text. A callable is a method, as `{{.Label "com.example.x"}}`, and left out of JSON."""
@@ -49,27 +50,42 @@ def render_rows(
         for row in rows:
             yield str(row[quiet_field])
         return
-    wanted = unescape(template or "table")
-    if wanted == "json":
+    wanted = template or "table"
+    if wanted.strip(" ") == "table":
+        yield from _plain_table(rows, columns=[column for column in columns if column.in_table])
+    elif wanted == "json":
         for row in rows:
             yield _json_line(row, is_terminal=is_terminal)
-    elif wanted.startswith("table"):
-        yield from _table(rows, columns=columns, template=wanted.removeprefix("table").strip(" "))
+    else:
+        yield from _templated(rows, columns=columns, template=wanted, is_terminal=is_terminal)
+
+
+def _plain_table(rows: Iterable[Row], *, columns: Sequence[Column]) -> Iterator[str]:
+    lines = [[str(column.header) for column in columns]]
+    lines += [[printable(str(row[column.field])) for column in columns] for row in rows]
+    yield from align("\n".join("\t".join(line) for line in lines)).split("\n")
+
+
+def _templated(rows: Iterable[Row], *, columns: Sequence[Column], template: str, is_terminal: bool) -> Iterator[str]:
+    from lamina.cli.template import Template, unescape
+    from lamina.cli.template_functions import HEADING_FUNCTIONS
+
+    wanted = unescape(template)
+    if wanted.startswith("table"):
+        wanted = wanted.removeprefix("table").strip(" ")
+        head = _fill(Template(wanted, functions=HEADING_FUNCTIONS), {column.field: column.header for column in columns}, columns)
+        layout = Template(wanted)
+        yield from align("\n".join([head, *(_fill(layout, _clean(row), columns) for row in rows)])).split("\n")
     else:
         layout = Template(wanted.strip(" "))
         for row in rows:
             yield _fill(layout, _clean(row) if is_terminal else row, columns)
 
 
-def _table(rows: Iterable[Row], *, columns: Sequence[Column], template: str) -> Iterator[str]:
-    shown = template or "\t".join(f"{{{{.{column.field}}}}}" for column in columns if column.in_table)
-    head = _fill(Template(shown, functions=HEADING_FUNCTIONS), {column.field: column.header for column in columns}, columns)
-    layout = Template(shown)
-    text = "\n".join([head, *(_fill(layout, _clean(row), columns) for row in rows)])
-    yield from align(text).split("\n")
+def _fill(layout: "Template", row: Row, columns: Sequence[Column]) -> str:
+    from lamina.cli.template import TemplateError
+    from lamina.cli.template_print import Record
 
-
-def _fill(layout: Template, row: Row, columns: Sequence[Column]) -> str:
     try:
         return layout.render(Record({field: row[field] for field in sorted(row)}))
     except TemplateError as error:
@@ -79,10 +95,16 @@ def _fill(layout: Template, row: Row, columns: Sequence[Column]) -> str:
 
 
 def _clean(row: Row) -> Row:
-    return {field: printable(value) if isinstance(value, str) else value for field, value in row.items()}
+    return {field: printable(value) if isinstance(value, str) else _clean_method(value) for field, value in row.items()}
+
+
+def _clean_method(method: Callable[..., str]) -> Callable[..., str]:
+    return lambda *arguments: printable(method(*arguments))
 
 
 def _json_line(row: Row, *, is_terminal: bool) -> str:
+    from lamina.cli.template_print import to_json
+
     text = to_json({field: row[field] for field in sorted(row)}, escape_html=True)
     return "".join(f"\\u{ord(c):04x}" if _is_unsafe(c) else c for c in text) if is_terminal else text
 
