@@ -181,6 +181,4 @@ def printable(text: str) -> str:
     r"""Write control characters as \x1b, \u202e and so on, so that metadata of an image can't drive or deceive a terminal."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        c if not _is_unsafe(c) else f"\\x{ord(c):02x}" if ord(c) < 0x100 else f"\\u{ord(c):04x}" for c in text
-    )
+    return "".join(c if not _is_unsafe(c) else f"\\x{ord(c):02x}" if ord(c) < 0x100 else f"\\u{ord(c):04x}" for c in text)

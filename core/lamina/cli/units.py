@@ -131,9 +131,7 @@ def format_list_time(time_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(time_ns // SECOND_NS))
 
 
-_TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
-)
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _UNIX = re.compile(r"(-?)(\d{1,11})(?:\.(\d+))?", re.ASCII)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from lamina.errors import ArchiveError, UsageError
+from lamina.errors import UsageError
 from lamina.model.digest import Digest, chain_ids
 from lamina.model.image import Fields, Platform, dump_document, parse_document
 
@@ -189,7 +189,7 @@ class ImageConfig:
             except UsageError as error:
                 raise rootfs.wrong(f"diff_ids[{index}]", f"is {error.message}") from None
         history = fields.list("history")
-        parsed = cls(
+        return cls(
             os=fields.required_text("os"),
             architecture=fields.required_text("architecture"),
             variant=fields.text("variant"),
@@ -200,10 +200,6 @@ class ImageConfig:
             history=tuple(HistoryEntry.from_json(one, f"{where}: history[{index}]") for index, one in enumerate(history)),
             extra=fields.rest,
         )
-        layers = sum(not entry.empty_layer for entry in parsed.history)
-        if parsed.history and layers > len(diff_ids):
-            raise ArchiveError(f"{where}: field 'history' speaks of {layers} layers, 'rootfs' has {len(diff_ids)}")
-        return parsed
 
     def to_json(self) -> dict[str, Any]:
         known = {
@@ -233,8 +229,8 @@ class ImageConfig:
 
     @property
     def created_ns(self) -> int:
-        """When it was made, in nanoseconds since 1970; 0 if it doesn't say, or nothing sensible."""
-        return parse_time(self.created) or 0
+        """When it was made; see `created_ns_of`."""
+        return created_ns_of(self.created)
 
 
 def parse_time(text: str) -> int | None:
@@ -251,6 +247,11 @@ def parse_time(text: str) -> int | None:
     except (ValueError, OverflowError):
         return None
     return seconds * 10**9 + int((fraction or "0").ljust(9, "0"))
+
+
+def created_ns_of(text: str) -> int:
+    """Read a time of an image as nanoseconds since 1970; 0 if it isn't one, or an earlier one, such as Go's zero time."""
+    return min(max(parse_time(text) or 0, 0), (1 << 63) - 1)
 
 
 def format_time(time_ns: int) -> str:

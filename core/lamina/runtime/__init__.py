@@ -1,1 +1,15 @@
-"""A process becomes a container."""
+"""A process becomes a container.
+
+steps.py     what is done to the new process, as data: each step says itself and does itself
+plan.py      the list of steps for one container
+init.py      the child: carries the steps out, in order, and executes the command
+monitor.py   the parent that stays: forks the child, relays and logs its output, reaps it
+launch.py    starts the monitor and hears from it how the start went
+frames.py    what monitor and clients say to each other over a socket
+attach.py    a client: relays a terminal or pipes to a monitor
+enter.py     `exec`: a second process enters a container's namespaces by setns
+users.py     names to numbers, from the container's own /etc/passwd and /etc/group
+logs.py      the log as json-file keeps it
+freezer.py   pause and unpause by the freezer of cgroups
+processes.py `top`: the container's processes, read from the host's /proc
+"""

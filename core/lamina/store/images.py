@@ -194,7 +194,7 @@ class ImageStore:
             manifest_bytes=len(manifest),
             stored_bytes=len(manifest) + len(config) + sum(unique.values()),
             size_bytes=sum(layer.size_bytes for layer in ordered),
-            created_ns=min(parsed.created_ns, (1 << 63) - 1),
+            created_ns=parsed.created_ns,
             added_ns=time.time_ns(),
         ), ordered
 
@@ -327,6 +327,8 @@ class ImageStore:
 
     def history(self, image: Image) -> list[HistoryRow]:
         """Tell how an image came to be, the newest step first."""
+        from lamina.model.image_config import created_ns_of
+
         config = self.config(image)
         sizes = iter([layer.size_bytes for layer in self.layers(image)])
         entries = config.history
@@ -345,6 +347,8 @@ class ImageStore:
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give an image one more name; another image that has it loses it."""
+        if reference.digest is not None:
+            raise UsageError(f"'{reference.familiar}' can't be given as a name: it has a digest", hint="use NAME:TAG")
         with self._changing() as tx:
             if self._by_id(tx, image.id) is None:
                 raise _no_such_image(image.id)
@@ -423,7 +427,12 @@ class ImageStore:
 
     @contextlib.contextmanager
     def _changing(self) -> "Iterator[sqlite3.Connection]":
-        """Change the tables in one durable transaction and then the index, with no other change between."""
+        """Change the tables in one durable transaction and then the index, with no other change between.
+
+        Not inside another transaction: it would hold the database while it waits for the index's lock, and somebody the reverse.
+        """
+        if self.database.connection.in_transaction:
+            raise RuntimeError("images are changed in transactions of their own")
         self.content.prepare()
         with self.content.index_lock():
             with self.database.transaction(durable=True) as tx:
@@ -481,13 +490,6 @@ class ImageStore:
 
 
 _COLUMNS = tuple(Image.__dataclass_fields__)
-
-
-def created_ns_of(text: str) -> int:
-    """Read a time of an image's documents; 0 if it isn't one."""
-    from lamina.model.image_config import parse_time
-
-    return parse_time(text) or 0
 
 
 def _image(row: "sqlite3.Row") -> Image:

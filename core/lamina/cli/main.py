@@ -1,0 +1,219 @@
+"""The command `lamina`: finds a command by name, imports it alone, and turns errors into one line and an exit code.
+
+Nothing of the engine is imported before a command is chosen; a command's module imports what that command needs.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lamina.engine import Engine
+
+# Name: (module in cli/commands, what it does). A name with a blank is a command of a group.
+CONTAINER_COMMANDS = {
+    "attach": "join a running container's streams",
+    "commit": "make an image of a container",
+    "cp": "copy files between a container and the host",
+    "create": "create a container",
+    "diff": "list what a container has changed",
+    "exec": "run a command in a running container",
+    "export": "write a container's files as a tar archive",
+    "inspect": "show all that is known of containers, images or volumes",
+    "kill": "send a signal to containers",
+    "logs": "show what a container has written",
+    "pause": "freeze containers",
+    "ps": "list containers",
+    "rename": "give a container another name",
+    "restart": "stop and start containers",
+    "rm": "remove containers",
+    "run": "create and start a container",
+    "start": "start containers",
+    "stop": "stop containers",
+    "top": "list a container's processes",
+    "unpause": "let frozen containers go on",
+    "wait": "wait for containers to end",
+}
+IMAGE_COMMANDS = {
+    "history": "show how an image came to be",
+    "images": "list images",
+    "import": "make an image of a root file system's tar archive",
+    "load": "take in the images of an archive",
+    "rmi": "remove images",
+    "save": "write images as an archive",
+    "tag": "give an image one more name",
+}
+TOP_COMMANDS = {
+    **CONTAINER_COMMANDS,
+    **IMAGE_COMMANDS,
+    "completion": "write the shell's completion script",
+    "info": "show facts about this store and machine",
+    "version": "show the version",
+}
+GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "container": (
+        "manage containers",
+        {
+            **{name: (name, text) for name, text in CONTAINER_COMMANDS.items()},
+            "ls": ("ps", "list containers"),
+            "prune": ("container_prune", "remove containers that don't run"),
+        },
+    ),
+    "driver": (
+        "storage drivers",
+        {"ls": ("driver_ls", "list storage drivers"), "inspect": ("driver_inspect", "tell what a storage driver can do here")},
+    ),
+    "image": (
+        "manage images",
+        {
+            **{name: (name, text) for name, text in IMAGE_COMMANDS.items()},
+            "ls": ("images", "list images"),
+            "rm": ("rmi", "remove images"),
+            "inspect": ("image_inspect", "show all that is known of images"),
+            "prune": ("image_prune", "remove images without a name"),
+            "bootstrap": ("image_bootstrap", "make a small base image of the host's own programs"),
+        },
+    ),
+    "network": ("networks", {"ls": ("network_ls", "list networks")}),
+    "system": (
+        "the whole",
+        {
+            "df": ("system_df", "show what takes space"),
+            "info": ("info", "show facts about this store and machine"),
+            "prune": ("system_prune", "remove what nothing uses"),
+        },
+    ),
+    "volume": (
+        "manage volumes",
+        {
+            "create": ("volume_create", "create a volume"),
+            "inspect": ("volume_inspect", "show all that is known of volumes"),
+            "ls": ("volume_ls", "list volumes"),
+            "prune": ("volume_prune", "remove volumes that no container has"),
+            "rm": ("volume_rm", "remove volumes"),
+        },
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are named; their one-line help is in the table."""
+
+    def __init__(self, *, lazy: dict[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(**options)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List every name, imported or not."""
+        return sorted({*super().list_commands(ctx), *self.lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = import_module(f"lamina.cli.commands.{self.lazy[cmd_name][0]}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        rows = [(name, self.lazy[name][1]) for name in sorted(self.lazy)]
+        groups = [(name, GROUPS[name][0]) for name in super().list_commands(ctx) if name in GROUPS]
+        for title, listed in (("Commands", rows), ("Groups of commands", groups)):
+            if listed:
+                with formatter.section(title):
+                    formatter.write_dl(listed)
+
+
+class Settings:
+    """The global options; `engine` opens the store with them."""
+
+    def __init__(self, root_dir: str, run_dir: str, storage_driver: str) -> None:
+        self.root_dir = root_dir
+        self.run_dir = run_dir
+        self.storage_driver = storage_driver
+
+    def engine(self, storage_driver: str = "") -> "Engine":
+        """Open the engine."""
+        from lamina.engine import Engine
+
+        return Engine(
+            root_dir=self.root_dir, run_dir=self.run_dir, storage_driver=storage_driver or self.storage_driver, warn=print_warning
+        )
+
+
+def print_warning(text: str) -> None:
+    """Tell a person something that stops nothing."""
+    click.echo(f"warning: {text}", err=True)
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={name: (name, text) for name, text in TOP_COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--root", default="", metavar="DIR", help="Where images, containers and volumes are kept.  [/var/lib/lamina]")
+@click.option("--run-dir", default="", metavar="DIR", help="Where sockets and locks are kept.  [/run/lamina]")
+@click.option("--storage-driver", "-s", default="", metavar="NAME", help="The storage driver for containers made now.")
+@click.version_option(None, "-v", "--version", package_name="lamina", message="lamina version %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, root: str, run_dir: str, storage_driver: str) -> None:
+    """Run images as containers, with storage drivers, networks and volumes that are plugins."""
+    ctx.obj = Settings(root, run_dir, storage_driver)
+
+
+for _name, (_text, _commands) in GROUPS.items():
+    cli.add_command(LazyGroup(name=_name, lazy=_commands, help=_text[0].upper() + _text[1:] + "."))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the console script. Errors go to standard error in one line, with a hint behind it."""
+    try:
+        code = cli.main(arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        click.echo(f"error: {_one_line(error.format_message())}", err=True)
+        if context is not None:
+            click.echo(f"hint: `{context.command_path} --help` shows what it takes", err=True)
+        return 125 if context is not None and context.info_name in {"run", "create", "exec"} else 1
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has gone; nothing more can be said there
+        return 141
+    except Exception as error:
+        return _explain(error)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    from lamina.errors import LaminaError
+
+    if isinstance(error, LaminaError):
+        click.echo(f"error: {_one_line(error.message)}", err=True)
+        if error.hint:
+            click.echo(f"hint: {_one_line(error.hint)}", err=True)
+        code = error.exit_code
+    elif isinstance(error, OSError) and error.errno is not None:
+        names = " -> ".join(f"'{name}'" for name in (error.filename, error.filename2) if name)
+        click.echo(f"error: {_one_line((error.strerror or '').lower())}{': ' + names if names else ''}", err=True)
+        code = 1
+    else:
+        raise error
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    return 125 if code == 1 and words and any(word in {"run", "create", "start", "exec"} for word in words[:2]) else code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def run() -> None:
+    """Exit with the command's code."""
+    sys.exit(main())

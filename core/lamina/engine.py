@@ -1,0 +1,444 @@
+"""The engine: everything that a front end calls, one method each.
+
+    from lamina.engine import Engine
+
+    with Engine() as engine:
+        with engine.containers.run("busybox", ["sleep", "60"]) as container:
+            container.exec(["touch", "/new"])
+            print(container.diff())
+
+The command line is one front end; a Python program is another. Errors are those of `lamina.errors`; nothing here prints or exits.
+All state is on disk: two engines on one root directory, in one process or in several, see the same.
+
+    engine.containers   `ContainersAPI`: create, run, get, all, prune
+    engine.images       `ImagesAPI`: bootstrap, load, save, import, tag, remove, all, history, prune
+    engine.volumes      `lamina.usecases.volumes.Volumes`: create, find, all, remove, prune
+    engine.system       `lamina.usecases.system.System`: info, disk usage, drivers
+"""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from lamina.api.types import Change
+from lamina.errors import ConflictError, LaminaError
+from lamina.model.container import Container, ContainerConfig, MountRequest, Status
+from lamina.model.reference import Reference
+from lamina.store.images import Image, ImageUser, Removal
+from lamina.store.operations import Operation
+from lamina.usecases.content import Content
+from lamina.usecases.context import Context
+from lamina.usecases.control import Control
+from lamina.usecases.create import Creation
+from lamina.usecases.enter import Entering
+from lamina.usecases.recovery import Recovery
+from lamina.usecases.settings import read_settings
+from lamina.usecases.start import Starter
+from lamina.usecases.system import System
+from lamina.usecases.volumes import Volumes
+
+Progress = Callable[[int], None]
+
+
+class Engine:
+    """One root directory of images, containers and volumes.
+
+    Arguments left out come from the environment, the configuration file, or are built in (`lamina.usecases.settings`). `warn` is told
+    what a person should know, a line at a time; by default a Python warning. Opening puts right what killed commands left behind.
+    """
+
+    def __init__(
+        self, *, root_dir: str = "", run_dir: str = "", storage_driver: str = "", warn: Callable[[str], None] = warnings.warn
+    ) -> None:
+        if os.geteuid() != 0:
+            raise LaminaError("lamina must be run as root", hint="use sudo")
+        settings = read_settings(root_dir=root_dir, run_dir=run_dir, storage_driver=storage_driver)
+        self.context = Context.open(
+            root_dir=settings.root_dir, run_dir=settings.run_dir, chosen_driver=settings.storage_driver, warn=warn
+        )
+        self.volumes = Volumes(self.context)
+        self.creation = Creation(self.context, self.volumes)
+        self.starter = Starter(self.context, self.volumes)
+        self.control = Control(self.context, self.starter, self.volumes)
+        self.entering = Entering(self.context, self.starter)
+        self.content = Content(self.context, self.control)
+        self.containers = ContainersAPI(self)
+        self.images = ImagesAPI(self)
+        self.system = System(self.context, self.volumes, self.content)
+        self.recovery = Recovery(self.context, self.creation, self.starter, self.control, self.volumes)
+        self.recovery.recover()
+
+    def close(self) -> None:
+        """Let go of the database; the engine can't be used any more."""
+        self.context.reap()
+        self.context.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class ContainersAPI:
+    """The containers of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(
+        self, image: str, command: Sequence[str] = (), *, name: str = "", driver: str = "", entrypoint: Sequence[str] = (),
+        env: Sequence[str] = (), working_dir: str = "", user: str = "", hostname: str = "", domainname: str = "",
+        labels: Mapping[str, str] | None = None, tty: bool = False, open_stdin: bool = False, stop_signal: str = "",
+        stop_timeout_s: int | None = None, network: str = "none", mounts: Sequence[MountRequest] = (), read_only: bool = False,
+        auto_remove: bool = False, init: bool = False, storage_options: Mapping[str, str] | None = None,
+    ) -> "ContainerHandle":  # fmt: skip
+        """Create a container; it is started with `start`.
+
+        `image` is a name or an id, `command` the words after it, `driver` the storage driver's name. The rest is what `create` on
+        the command line takes. Raises `NotFoundError`, `ConflictError`, `UsageError`, `NotUsableError`; nothing is left behind.
+        """
+        config = ContainerConfig(
+            image=image, command=tuple(command), entrypoint=tuple(entrypoint), env=tuple(env), working_dir=working_dir, user=user,
+            hostname=hostname, domainname=domainname, labels=dict(labels or {}), tty=tty, open_stdin=open_stdin,
+            stop_signal=stop_signal, stop_timeout_s=stop_timeout_s, network=network, mounts=tuple(mounts), read_only=read_only,
+            auto_remove=auto_remove, init=init, storage_options=dict(storage_options or {}),
+        )  # fmt: skip
+        return self.create_from(config, name=name, driver=driver)
+
+    def create_from(self, config: ContainerConfig, *, name: str = "", driver: str = "") -> "ContainerHandle":
+        """Create a container from a whole configuration."""
+        operation = Operation(name="create")
+        creation = self._engine.creation
+        container = self._owning(operation, lambda: creation.create(config, name=name, driver=driver, operation=operation))
+        creation.created(container, operation)
+        return ContainerHandle(self._engine, container.id)
+
+    def run(self, image: str, command: Sequence[str] = (), **options: Any) -> "ContainerHandle":
+        """Create a container and start it in the background; takes what `create` takes.
+
+        Used as a context manager it is stopped and removed at the end.
+        """
+        container = self.create(image, command, **options)
+        try:
+            container.start()
+        except BaseException:
+            container.remove(force=True, volumes=True)
+            raise
+        return container
+
+    def output(self, image: str, command: Sequence[str] = (), **options: Any) -> str:
+        """Run a command to its end in a new container, remove that, and give what the command wrote to standard output.
+
+        Raises `LaminaError` with what it wrote to standard error if it fails.
+        """
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            config = self.create(image, command, **{**options, "auto_remove": True})
+            code = config.start_attached(stdout_fd=out.fileno(), stderr_fd=err.fileno())
+            out.seek(0)
+            err.seek(0)
+            if code:
+                raise LaminaError(f"the command ended with {code}: {err.read().decode(errors='replace').strip()}")
+            return out.read().decode(errors="replace")
+
+    def run_attached(
+        self, config: ContainerConfig, *, name: str = "", driver: str = "", stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1,
+        detach: bool = False, detach_keys: str | None = None, pass_signals: bool = True, terminal_size: tuple[int, int] = (0, 0),
+        created: Callable[[Container], None] = lambda _container: None,
+    ) -> tuple["ContainerHandle", int | None]:  # fmt: skip
+        """Create and start in one operation, what `run` on the command line does; gives the exit code, None if left running."""
+        engine = self._engine
+        operation = Operation(name="run")
+        container = self._owning(operation, lambda: engine.creation.create(config, name=name, driver=driver, operation=operation))
+        handle = ContainerHandle(engine, container.id)
+        try:
+            created(container)
+            container, launched = engine.starter.start(container, operation=operation, terminal_size=terminal_size)
+        except BaseException:
+            if config.auto_remove:
+                handle.remove(force=True, volumes=True)
+            raise
+        if detach:
+            launched.channel.close()
+            return handle, None
+        code = engine.starter.relay(
+            container, launched, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, pass_signals=pass_signals,
+            **({} if detach_keys is None else {"detach_keys": detach_keys}),
+        )  # fmt: skip
+        if code is not None and config.auto_remove:
+            handle.remove(volumes=True)
+        return handle, code
+
+    def _owning(self, operation: Operation, make: Callable[[], Container]) -> Container:
+        try:
+            return make()
+        except BaseException:
+            with self._engine.context.database.transaction() as tx:
+                operation.end(tx)
+            raise
+
+    def get(self, name: str) -> "ContainerHandle":
+        """Find a container by name, id, or the beginning of an id; raises `NotFoundError`."""
+        return ContainerHandle(self._engine, self._engine.context.records.find(name).id)
+
+    def all(self, *, running_only: bool = False) -> list["ContainerHandle"]:
+        """List the containers, the newest first."""
+        found = self._engine.context.records.all()
+        return [ContainerHandle(self._engine, each.id) for each in found if each.is_active or not running_only]
+
+    def prune(self) -> tuple[list[str], int]:
+        """Remove every container that isn't running; gives their ids and the bytes freed."""
+        removed, freed = [], 0
+        for container in self._engine.context.records.all():
+            if not container.is_active and container.status is not Status.REMOVING:
+                handle = ContainerHandle(self._engine, container.id)
+                size = handle.size_bytes()
+                try:
+                    handle.remove()
+                except ConflictError:
+                    continue
+                removed.append(container.id)
+                freed += size
+        return removed, freed
+
+
+class ContainerHandle:
+    """One container. What is asked is read anew each time."""
+
+    def __init__(self, engine: Engine, container_id: str) -> None:
+        self._engine = engine
+        self.id = container_id
+
+    def __repr__(self) -> str:
+        return f"ContainerHandle({self.id[:12]!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove(force=True, volumes=True)
+
+    @property
+    def record(self) -> Container:
+        """The whole record; raises `NotFoundError` once it is removed."""
+        return self._engine.context.records.find(self.id)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.record.name
+
+    @property
+    def status(self) -> str:
+        """created, running, paused or exited."""
+        return self.record.status.value
+
+    @property
+    def pid(self) -> int:
+        """The host's pid of its first process; 0 if it has none."""
+        return self.record.pid
+
+    @property
+    def root(self) -> str:
+        """Where the host sees its root while it runs."""
+        record = self.record
+        storage = self._engine.context.layers.driver(record.driver)
+        return storage.mounts(record.id, record.parents, readonly=False).root
+
+    def start(self) -> None:
+        """Start it in the background. Raises `StartError`, `StateError`."""
+        _container, launched = self._engine.starter.start(self.record)
+        launched.channel.close()
+
+    def start_attached(
+        self, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1, detach_keys: str | None = None,
+        pass_signals: bool = False, terminal_size: tuple[int, int] = (0, 0),
+    ) -> int | None:  # fmt: skip
+        """Start it and carry its streams until it ends; gives the exit code, None if detached."""
+        container, launched = self._engine.starter.start(self.record, terminal_size=terminal_size)
+        code = self._engine.starter.relay(
+            container, launched, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, pass_signals=pass_signals,
+            **({} if detach_keys is None else {"detach_keys": detach_keys}),
+        )  # fmt: skip
+        if code is not None and container.config.auto_remove:
+            self.remove(volumes=True)
+        return code
+
+    def stop(self, *, timeout_s: int | None = None) -> None:
+        """Ask it to end, wait, then kill it."""
+        self._engine.control.stop(self.record, timeout_s)
+
+    def kill(self, signal: str = "KILL") -> None:
+        """Send a signal."""
+        self._engine.control.kill(self.record, signal)
+
+    def restart(self, *, timeout_s: int | None = None) -> None:
+        """Stop and start it."""
+        self.stop(timeout_s=timeout_s)
+        self.start()
+
+    def wait(self) -> int:
+        """Wait until it has ended; gives its exit code."""
+        return self._engine.control.wait(self.record)
+
+    def pause(self) -> None:
+        """Freeze its processes."""
+        self._engine.control.pause(self.record)
+
+    def unpause(self) -> None:
+        """Let them go on."""
+        self._engine.control.unpause(self.record)
+
+    def rename(self, name: str) -> None:
+        """Give it another name."""
+        self._engine.control.rename(self.record, name)
+
+    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Delete it; a running one only with `force`. No error if it has gone."""
+        container = self._engine.context.records.by_id(self.id)
+        if container is not None:
+            self._engine.control.remove(container, force=force, volumes=volumes)
+
+    def exec(
+        self, command: Sequence[str], *, env: Sequence[str] = (), user: str = "", working_dir: str = "", tty: bool = False,
+        detach: bool = False, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1, detach_keys: str | None = None,
+        terminal_size: tuple[int, int] = (0, 0),
+    ) -> int | None:  # fmt: skip
+        """Run one more command in it; gives the exit code, None if it was left running. Raises `StartError`, `StateError`."""
+        return self._engine.entering.execute(
+            self.record, command, environment=env, user=user, working_dir=working_dir, tty=tty, detach=detach, stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd, stderr_fd=stderr_fd, terminal_size=terminal_size,
+            **({} if detach_keys is None else {"detach_keys": detach_keys}),
+        )  # fmt: skip
+
+    def exec_output(self, command: Sequence[str], **options: Any) -> str:
+        """Run a command in it and give what that wrote to standard output. Raises `LaminaError` if it fails."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            code = self.exec(command, stdout_fd=out.fileno(), stderr_fd=err.fileno(), **options)
+            out.seek(0)
+            err.seek(0)
+            if code:
+                raise LaminaError(f"the command ended with {code}: {err.read().decode(errors='replace').strip()}")
+            return out.read().decode(errors="replace")
+
+    def attach(
+        self, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1, detach_keys: str | None = None, pass_signals: bool = False
+    ) -> int | None:  # fmt: skip
+        """Join its streams until it ends; gives the exit code, None if detached."""
+        return self._engine.entering.attach(
+            self.record, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, pass_signals=pass_signals,
+            **({} if detach_keys is None else {"detach_keys": detach_keys}),
+        )  # fmt: skip
+
+    def diff(self) -> list[Change]:
+        """List what it has added, changed and deleted."""
+        return self._engine.content.changes(self.record)
+
+    def commit(
+        self, name: str = "", *, author: str = "", message: str = "", changes: Sequence[str] = (), pause: bool = True,
+        progress: Progress = lambda _bytes: None,
+    ) -> Image:  # fmt: skip
+        """Make an image of it: its image's layers and one more. `changes` are Dockerfile instructions."""
+        return self._engine.content.commit(
+            self.record, Reference.parse(name) if name else None, author=author, message=message, edits=changes, pause=pause,
+            progress=progress,
+        )  # fmt: skip
+
+    def export(self, out: BinaryIO) -> None:
+        """Write its whole tree as a tar archive."""
+        self._engine.content.export(self.record, out)
+
+    def size_bytes(self) -> int:
+        """What its own layer takes on disk."""
+        record = self.record
+        context = self._engine.context
+        return context.layers.usage(context.layers.driver(record.driver), record.id, record.parents).size_bytes
+
+    def top(self) -> list[tuple[str, ...]]:
+        """List its processes; columns as `lamina.runtime.processes.TITLES`."""
+        return self._engine.control.top(self.record)
+
+    def logs(self) -> str:
+        """Give all that it has written so far, both streams in the order of their coming."""
+        from lamina.runtime.logs import read_log
+
+        try:
+            with open(self._engine.context.log_path(self.id), encoding="utf-8") as file:
+                return "".join(text for _time, _stream, text in read_log(file))
+        except FileNotFoundError:
+            return ""
+
+    def inspect(self) -> dict[str, Any]:
+        """Give the document that `inspect` shows: Docker's names."""
+        from lamina.usecases.inspect import container_document
+
+        return container_document(self._engine.context, self._engine.volumes, self.record)
+
+
+class ImagesAPI:
+    """The images of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.store = engine.context.images
+
+    def bootstrap(self, name: str = "busybox") -> Image:
+        """Make a small base image out of the host's own busybox, or its shell and core tools."""
+        from lamina.store.bootstrap import bootstrap
+
+        return bootstrap(self.store, names=[Reference.parse(name)])
+
+    def get(self, name: str) -> Image:
+        """Find an image by name, id or an id's beginning; raises `NotFoundError`."""
+        return self.store.resolve(name)
+
+    def all(self) -> list[Image]:
+        """List every image, the newest first."""
+        return self.store.images()
+
+    def tag(self, image: str, name: str) -> None:
+        """Give an image one more name."""
+        self.store.tag(self.store.resolve(image), Reference.parse(name))
+
+    def remove(self, name: str, *, force: bool = False) -> Removal:
+        """Take a name away, and with the last one the image and its unpacked layers."""
+        removal = self.store.remove(name, users=self._users, force=force)
+        self._discard_layers(removal)
+        return removal
+
+    def prune(self, *, all_images: bool = False) -> tuple[list[Removal], int]:
+        """Remove images without a name, or with `all_images` all that no container was made from; gives the bytes freed too."""
+        removals: list[Removal] = []
+        for image in self.store.images():
+            if (self.store.names(image) and not all_images) or self._users(str(image.id)):
+                continue
+            try:
+                removal = self.store.remove(str(image.id), users=self._users, force=True, collect=False)
+            except LaminaError:
+                continue
+            self._discard_layers(removal)
+            removals.append(removal)
+        return removals, self.store.delete_unreferenced_blobs()
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Give the document that `image inspect` shows: Docker's names."""
+        from lamina.usecases.inspect import image_document
+
+        return image_document(self._engine.context, self.store.resolve(name))
+
+    def _users(self, image_id: str) -> list[ImageUser]:
+        return [
+            ImageUser(container_id=each.id, is_running=each.is_active) for each in self._engine.context.records.of_image(image_id)
+        ]
+
+    def _discard_layers(self, removal: Removal) -> None:
+        if not removal.chain_ids:
+            return
+        tops = {self.store.config(image).chain_ids[-1].hex for image in self.store.images() if self.store.config(image).chain_ids}
+        self._engine.context.layers.discard_unused([chain.hex for chain in reversed(removal.chain_ids)], lambda key: key in tops)
+
+
+__all__ = ["ContainerHandle", "ContainersAPI", "Engine", "ImagesAPI"]

@@ -1,0 +1,267 @@
+"""A container as values: what was asked for, what it was made of, and the state that it is in. No I/O.
+
+`to_json` and `from_json` are the form in which the database keeps a configuration; the form that `inspect` shows is Docker's and is
+made by `lamina.engine`'s caller from these.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from lamina.errors import UsageError
+
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+
+def check_name(name: str, kind: str = "container") -> str:
+    """Return a valid name or raise `UsageError`; Docker's rule, which also keeps control characters out of every listing."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise UsageError(
+            f"invalid {kind} name '{name}'", hint="use two or more of [a-zA-Z0-9_.-], beginning with a letter or a digit"
+        )
+    return name
+
+
+class Status(StrEnum):
+    """Where a container is in its life. The first and the last are seen only by recovery."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountRequest:
+    """One `-v`, `--mount` or `--tmpfs`: what is to be seen at `target` in the container.
+
+    `source` is a host path for a bind, a volume's name (or "" for a new anonymous one) for a volume, "" for a tmpfs.
+    """
+
+    type: str
+    target: str
+    source: str = ""
+    read_only: bool = False
+    recursive: bool = True
+    copy_image_content: bool = True
+    volume_driver: str = "local"
+    options: Mapping[str, str] = field(default_factory=dict)
+    """For a tmpfs its mount options (`size`, `mode`, …), for a new volume its driver's."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerConfig:
+    """What a container runs and how, the image's defaults already merged in."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    """The command's words, after the entrypoint's."""
+    entrypoint: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tty: bool = False
+    open_stdin: bool = False
+    stop_signal: str = ""
+    stop_timeout_s: int | None = None
+    exposed_ports: tuple[str, ...] = ()
+    image_volumes: tuple[str, ...] = ()
+    network: str = "none"
+    mounts: tuple[MountRequest, ...] = ()
+    read_only: bool = False
+    auto_remove: bool = False
+    init: bool = False
+    storage_options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What is executed: CMD is ENTRYPOINT's arguments."""
+        return self.entrypoint + self.command
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
+        document = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        document["mounts"] = [mount.to_json() for mount in self.mounts]
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "ContainerConfig":
+        """Read the stored form; keys of a newer release are left aside."""
+        known = {each.name for each in fields(cls)}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in known
+        }
+        values["mounts"] = tuple(MountRequest(**mount) for mount in document.get("mounts", ()))
+        return cls(**values)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A container as the database knows it."""
+
+    id: str
+    name: str
+    image_id: str
+    driver: str
+    created_ns: int
+    status: Status
+    config: ContainerConfig
+    parents: tuple[str, ...]
+    """The image's layer keys, nearest first."""
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Which volume is at which target: target to volume name."""
+    made_mountpoints: tuple[str, ...] = ()
+    """Files and directories that the engine itself made in the root to mount on; not the container's doing."""
+    pid: int = 0
+    pid_started: int | None = None
+    monitor_pid: int = 0
+    monitor_started: int | None = None
+    exit_code: int = 0
+    error: str = ""
+    started_ns: int = 0
+    finished_ns: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has a process."""
+        return self.status in {Status.RUNNING, Status.PAUSED}
+
+    @property
+    def short_id(self) -> str:
+        """The first twelve digits, as listings show it."""
+        return self.id[:12]
+
+
+def parse_env_file(text: str, environment: Mapping[str, str], *, name: str) -> list[str]:
+    """Read an `--env-file`: NAME=VALUE lines, NAME alone for the caller's own value, # comments; `name` is for errors."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.lstrip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        key, equals, _value = stripped.partition("=")
+        if not key or any(char.isspace() for char in key):
+            raise UsageError(f"'{name}' line {number}: '{line}' is not NAME=VALUE")
+        if equals:
+            found.append(stripped)
+        elif key in environment:
+            found.append(f"{key}={environment[key]}")
+    return found
+
+
+def merge_env(*layers: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Merge NAME=VALUE lists, the later ones winning, each name at its first place."""
+    merged: dict[str, str] = {}
+    for layer in layers:
+        for item in layer:
+            merged[item.partition("=")[0]] = item
+    return tuple(merged.values())
+
+
+def parse_mount(text: str) -> MountRequest:
+    """Parse `--mount type=bind,source=/host,target=/in,readonly`."""
+    values: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        key = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}.get(key.lower(), key.lower())
+        values[key] = value if equals else "true"
+    kind = values.pop("type", "volume")
+    if kind not in {"bind", "volume", "tmpfs"}:
+        raise UsageError(f"invalid mount '{text}': type '{kind}' is not bind, volume or tmpfs")
+    target, source = values.pop("target", ""), values.pop("source", "")
+    read_only = _truth(values.pop("readonly", "false"), text)
+    options: dict[str, str] = {}
+    if kind == "tmpfs":
+        for key, option in (("tmpfs-size", "size"), ("tmpfs-mode", "mode")):
+            if key in values:
+                options[option] = values.pop(key)
+        if source:
+            raise UsageError(f"invalid mount '{text}': a tmpfs has no source")
+    recursive = not _truth(values.pop("bind-nonrecursive", "false"), text) if kind == "bind" else True
+    if kind == "bind":
+        values.pop("bind-propagation", "")
+    copy = not _truth(values.pop("volume-nocopy", "false"), text) if kind == "volume" else True
+    driver = values.pop("volume-driver", "local") if kind == "volume" else "local"
+    for key in [key for key in values if key == "volume-opt"]:
+        name, _, value = values.pop(key).partition("=")
+        options[name] = value
+    if values:
+        raise UsageError(f"invalid mount '{text}': unknown option '{next(iter(values))}'")
+    if kind == "bind" and not source:
+        raise UsageError(f"invalid mount '{text}': a bind mount needs source=")
+    if kind == "bind" and not source.startswith("/"):
+        raise UsageError(f"invalid mount '{text}': source '{source}' is not absolute", hint="a volume's name goes with type=volume")
+    return MountRequest(
+        type=kind, target=check_target(target, text), source=source, read_only=read_only, recursive=recursive,
+        copy_image_content=copy, volume_driver=driver, options=options,
+    )  # fmt: skip
+
+
+def _truth(value: str, text: str) -> bool:
+    if value.lower() in {"true", "1", "t"}:
+        return True
+    if value.lower() in {"false", "0", "f"}:
+        return False
+    raise UsageError(f"invalid mount '{text}': '{value}' is not true or false")
+
+
+def parse_volume(text: str) -> MountRequest:
+    """Parse `-v [SOURCE:]TARGET[:OPTIONS]`: a host path, a volume's name, or nothing for an anonymous volume."""
+    parts = text.split(":")
+    if not 1 <= len(parts) <= 3 or not all(parts):
+        raise UsageError(
+            f"invalid volume '{text}'", hint="write SOURCE:TARGET[:ro], with SOURCE an absolute path or a volume's name"
+        )
+    source, target = ("", parts[0]) if len(parts) == 1 else (parts[0], parts[1])
+    words = parts[2].split(",") if len(parts) == 3 else []
+    known = {"ro", "rw", "nocopy", "z", "Z", "rbind", "bind", "private", "rprivate", "slave", "rslave", "shared", "rshared"}
+    for word in words:
+        if word not in known:
+            raise UsageError(f"invalid volume '{text}': unknown option '{word}'")
+    is_bind = source.startswith("/")
+    if source and not is_bind:
+        if "/" in source or source.startswith("."):
+            raise UsageError(
+                f"invalid volume '{text}': source '{source}' is not absolute", hint="give the whole path of the directory"
+            )
+        check_name(source, "volume")
+    return MountRequest(
+        type="bind" if is_bind else "volume", target=check_target(target, text), source=source, read_only="ro" in words,
+        recursive="bind" not in words, copy_image_content="nocopy" not in words,
+    )  # fmt: skip
+
+
+def parse_tmpfs(text: str) -> MountRequest:
+    """Parse `--tmpfs TARGET[:OPTIONS]`."""
+    target, _, words = text.partition(":")
+    options = dict(word.partition("=")[::2] for word in words.split(",") if word)
+    return MountRequest(type="tmpfs", target=check_target(target, text), read_only="ro" in options, options=options)
+
+
+def check_target(target: str, text: str) -> str:
+    """Return a mount's target, normalised, or raise `UsageError`."""
+    if not target.startswith("/"):
+        raise UsageError(f"invalid mount '{text}': target '{target}' is not absolute")
+    parts = [part for part in target.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise UsageError(f"invalid mount '{text}': target '{target}' contains '..'")
+    if not parts:
+        raise UsageError(f"invalid mount '{text}': the target can't be the root")
+    return "/" + "/".join(parts)

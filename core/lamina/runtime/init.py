@@ -1,0 +1,143 @@
+"""The container's first process, from its fork to its execve. It reads from top to bottom as the kernel sees it.
+
+It is the child of the monitor and the first process of a new PID namespace. It may import only os, sys, ctypes, `lamina.linux` and
+the steps. What goes wrong it says to the monitor over a pipe: the step, errno, the message; the pipe closes by itself when execve
+succeeds.
+"""
+
+import errno
+import os
+import signal
+from collections.abc import Sequence
+
+from lamina.linux import process
+from lamina.runtime.steps import Execute, OpenTerminal, Place, Step
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+
+
+def run(
+    steps: Sequence[Step],
+    *,
+    stdio: tuple[int, int, int],
+    report_fd: int,
+    go_fd: int,
+    console_fd: int,
+    terminal_size: tuple[int, int],
+) -> None:
+    """Carry the steps out and execute the command; never returns.
+
+    `stdio` become descriptors 0, 1 and 2. Over `report_fd` go "ready" and what was made, later perhaps an error; from `go_fd` comes
+    one byte when the command may run, or nothing if the creator is gone.
+    """
+    step: Step | None = None
+    try:
+        process.prctl(process.PR_SET_DUMPABLE, 0)  # /proc/PID/exe is the engine's own interpreter until execve (CVE-2019-5736)
+        os.setsid()
+        os.umask(0o022)
+        for number, fd in enumerate(stdio):
+            os.dup2(fd, number)
+        report_fd, go_fd, console_fd = _keep_only(report_fd, go_fd, console_fd)
+        place = Place()
+        place.console_socket_fd = console_fd
+        place.terminal_size = terminal_size
+        waited = False
+        for step in steps:
+            if isinstance(step, Execute):
+                _wait_for_go(report_fd, go_fd, place.made)
+                waited = True
+                if console_fd >= 0:
+                    os.close(console_fd)
+                if step.init:
+                    _be_init(report_fd)
+                _reset_signals()
+            step.apply(place)
+            if isinstance(step, OpenTerminal):
+                place.console_socket_fd = -1
+        if not waited:
+            raise OSError(errno.EINVAL, "the plan executes nothing")
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        _report(report_fd, error, step)
+    os._exit(NOT_FOUND)
+
+
+def _keep_only(report_fd: int, go_fd: int, console_fd: int) -> tuple[int, int, int]:
+    """Close every inherited descriptor but these (CVE-2024-21626)."""
+    process.close_descriptors(frozenset({0, 1, 2, report_fd, go_fd, console_fd}))
+    return report_fd, go_fd, console_fd
+
+
+def _wait_for_go(report_fd: int, go_fd: int, made: list[str]) -> None:
+    os.write(report_fd, b"\0".join([b"ready", *(os.fsencode(path) for path in made)]) + b"\n")
+    if not os.read(go_fd, 1):
+        os._exit(NOT_FOUND)  # the creator died before it could record this container: be as if never started
+    os.close(go_fd)
+
+
+def _reset_signals() -> None:
+    """Give every signal its default again: Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over execve."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _report(report_fd: int, error: BaseException, step: Step | None) -> None:
+    number = getattr(error, "errno", None) or 0
+    message = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    name = getattr(error, "filename", None)
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    code = 125
+    if isinstance(step, Execute):
+        code = NOT_FOUND if number in {errno.ENOENT, errno.ENOTDIR} else NOT_EXECUTABLE
+        name = step.arguments[0]
+    text = "\0".join(
+        ["error", str(code), str(number), step.name if step is not None else "begin", message + (f": '{name}'" if name else "")]
+    )
+    try:
+        os.write(report_fd, text.replace("\n", " ").encode("utf-8", "surrogateescape") + b"\n")
+    finally:
+        os._exit(code)
+
+
+def _be_init(report_fd: int) -> None:
+    """Fork the command and stay as the namespace's first process: reap orphans, pass signals on. Only the child returns.
+
+    What `--init` asks for. Exits with the command's code, or 128 + its signal.
+    """
+    signals = set(signal.valid_signals()) - {
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+    }
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        if os.isatty(0):
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(0, os.getpgrp())
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        return
+    os.close(report_fd)
+    while True:
+        received = signal.sigwaitinfo(signals)
+        if received.si_signo == signal.SIGCHLD:
+            while True:
+                try:
+                    pid, status = os.waitpid(-1, os.WNOHANG)
+                except ChildProcessError:
+                    break
+                if pid == 0:
+                    break
+                if pid == child:
+                    code = os.waitstatus_to_exitcode(status)
+                    os._exit(code if code >= 0 else 128 - code)
+        else:
+            try:
+                os.kill(child, received.si_signo)
+            except ProcessLookupError:
+                pass

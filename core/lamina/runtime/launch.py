@@ -1,0 +1,92 @@
+"""Launching: forks the monitor, and hears from it how the start went.
+
+    engine                      monitor                     the container's first process
+    launch ───── fork ────────▶ start ─────── fork ───────▶ steps up to the command
+           ◀──── READY, pid ─── ◀───────────── "ready" ─────
+    records the pid
+    go     ───── GO ──────────▶ ─────────────── one byte ──▶ execve
+           ◀──── STARTED ────── ◀──────── the pipe closes ──
+           ◀──── output, EXIT   relays, reaps
+
+Until GO the creator's death undoes everything by itself: the monitor sees the channel close, the child sees the pipe close.
+"""
+
+import os
+import socket
+import sys
+from dataclasses import dataclass, field
+
+from lamina.errors import StartError
+from lamina.runtime import frames, monitor
+
+
+@dataclass(slots=True, kw_only=True)
+class Launch:
+    """A container on its way up, seen from its creator."""
+
+    channel: socket.socket
+    monitor_pid: int
+    parser: frames.Parser = field(default_factory=frames.Parser)
+    early: list[tuple[int, bytes]] = field(default_factory=list)
+    """Frames that came with those waited for; output may come right behind STARTED."""
+    pid: int = 0
+    made_mountpoints: tuple[str, ...] = ()
+
+    def wait_ready(self) -> None:
+        """Wait until the command could run; sets `pid` and `made_mountpoints`. Raises `StartError`."""
+        payload = self._expect(frames.READY)
+        pid, *made = payload.split(b"\0")
+        self.pid = int(pid)
+        self.made_mountpoints = tuple(os.fsdecode(path) for path in made)
+
+    def go(self) -> None:
+        """Let the command run and wait until it does. Raises `StartError`."""
+        self.channel.sendall(frames.pack(frames.GO))
+        self._expect(frames.STARTED)
+
+    def abandon(self) -> None:
+        """Give up before GO: the monitor and the child end by themselves."""
+        self.channel.close()
+        _reap(self.monitor_pid)
+
+    def _expect(self, wanted: int) -> bytes:
+        while True:
+            for index, (kind, payload) in enumerate(self.early):
+                if kind == wanted:
+                    del self.early[index]
+                    return payload
+                if kind == frames.FAILED:
+                    self.channel.close()
+                    _reap(self.monitor_pid)
+                    raise _start_error(payload)
+            data = self.channel.recv(1 << 16)
+            if not data:
+                self.channel.close()
+                _reap(self.monitor_pid)
+                raise StartError("the container's monitor was killed during the start")
+            self.early += self.parser.feed(data)
+
+
+def launch(plan: monitor.MonitorPlan) -> Launch:
+    """Fork the monitor of one container. The caller's database must be closed, or not be used by the child: it isn't."""
+    ours, theirs = socket.socketpair()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        monitor.run(plan, theirs.detach())
+        os._exit(1)
+    theirs.close()
+    return Launch(channel=ours, monitor_pid=pid)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
+def _start_error(payload: bytes) -> StartError:
+    code, _errno, step, message = payload.decode("utf-8", "surrogateescape").split("\0", 3)
+    return StartError(message, exit_code=int(code), step=step)

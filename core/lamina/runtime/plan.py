@@ -1,0 +1,138 @@
+"""The plan: every step from a fresh process to the command, for one container, as a list.
+
+Pure: values in, values out. `run --trace` prints it, tests compare it without root, and `init.py` carries it out.
+Defaults are Docker's: its mounts, masked and read-only paths, and capabilities (moby: oci/defaults.go, oci/caps/defaults.go).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lamina.api.types import Attachment, NetworkNamespace
+from lamina.linux import mount as lm
+from lamina.linux.process import CAPABILITIES
+from lamina.model.container import ContainerConfig, merge_env
+from lamina.model.mount import Mount, MountFlag
+from lamina.runtime import steps as st
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+DEFAULT_CAPABILITIES = tuple(
+    CAPABILITIES.index(name)
+    for name in (
+        "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW",
+        "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP",
+    )
+)  # fmt: skip
+
+MASKED_PATHS = (
+    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap",
+)  # fmt: skip
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_SAFE = lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMount:
+    """A user's mount, resolved: what its driver or its request says is to be seen at `target`."""
+
+    target: str
+    mount: Mount
+    read_only: bool
+    recursive: bool = True
+
+
+def plan(
+    *, root: str, config: ContainerConfig, container_id: str, attachment: Attachment, mounts: Sequence[PlannedMount],
+    files: Sequence[tuple[str, str]],
+) -> list[st.Step]:  # fmt: skip
+    """List the steps. `root` is where the union is mounted; `files` are (host path, target) of hosts, hostname and resolv.conf."""
+    kinds = ["mnt", "uts", "ipc"]
+    steps: list[st.Step] = []
+    if attachment.namespace is NetworkNamespace.NEW:
+        kinds.append("net")
+    steps.append(st.LeaveNamespaces(kinds=tuple(kinds)))
+    if attachment.namespace is NetworkNamespace.JOIN:
+        steps.append(st.JoinNamespace(kind="net", path=attachment.path))
+    elif attachment.namespace is NetworkNamespace.NEW and attachment.loopback:
+        steps.append(st.LoopbackUp())
+    steps += [st.PrivateMounts(), st.NewRoot(path=root)]
+    steps += _kernel_mounts()
+    taken = {mount.target for mount in mounts}
+    steps += [
+        st.BindInRoot(source=source, target=target, read_only=config.read_only, recursive=False, internal=True)
+        for source, target in files
+        if target not in taken
+    ]
+    steps += [_user_mount(mount) for mount in sorted(mounts, key=lambda mount: mount.target.count("/"))]
+    steps += [st.MaskPaths(paths=MASKED_PATHS), st.ReadOnlyPaths(paths=READ_ONLY_PATHS)]
+    if config.read_only:
+        steps.append(st.ReadOnlyRoot())
+    steps += [st.PivotRoot(path=root), st.SetHostname(hostname=config.hostname or container_id[:12])]
+    if config.tty:
+        steps.append(st.OpenTerminal(console=True))
+    steps += _command(
+        user=config.user, working_dir=config.working_dir, arguments=config.arguments, init=config.init,
+        environment=command_environment(config, container_id),
+    )  # fmt: skip
+    return steps
+
+
+def plan_entering(
+    *, pid: int, container_id: str, config: ContainerConfig, arguments: Sequence[str], environment: Sequence[str], user: str,
+    working_dir: str, tty: bool,
+) -> list[st.Step]:  # fmt: skip
+    """List the steps of a second process that enters a running container (`exec`); its PID namespace is entered by its parent."""
+    steps: list[st.Step] = [st.JoinNamespaces(pid=pid, kinds=("mnt", "uts", "ipc", "net"))]
+    if tty:
+        steps.append(st.OpenTerminal(console=False))
+    merged = merge_env(command_environment(config, container_id), ["TERM=xterm"] if tty else [], list(environment))
+    return steps + _command(
+        user=user or config.user, working_dir=working_dir or config.working_dir, arguments=tuple(arguments), init=False,
+        environment=merged,
+    )  # fmt: skip
+
+
+def command_environment(config: ContainerConfig, container_id: str) -> tuple[str, ...]:
+    """The environment of a container's command: the usual names, then the image's and the user's."""
+    usual = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={config.hostname or container_id[:12]}"]
+    return merge_env(usual, ["TERM=xterm"] if config.tty else [], config.env)
+
+
+def _command(*, user: str, working_dir: str, arguments: tuple[str, ...], environment: Sequence[str], init: bool) -> list[st.Step]:
+    words = list(environment)
+    return [
+        st.FindUser(user=user, environment=words),
+        st.WorkingDirectory(path=working_dir or "/"),
+        st.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
+        st.Execute(arguments=arguments, environment=words, init=init),
+    ]
+
+
+def _kernel_mounts() -> list[st.Step]:
+    return [
+        st.MountInRoot(type="proc", target="/proc", flags=_SAFE, options=()),
+        st.MountInRoot(
+            type="tmpfs", target="/dev", flags=lm.MS_NOSUID | lm.MS_STRICTATIME, options=(("mode", "755"), ("size", "65536k"))
+        ),
+        st.FillDev(),
+        st.MountInRoot(
+            type="devpts", target="/dev/pts", flags=lm.MS_NOSUID | lm.MS_NOEXEC,
+            options=(("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")),
+        ),
+        st.MountInRoot(type="tmpfs", target="/dev/shm", flags=_SAFE, options=(("mode", "1777"), ("size", "65536k"))),
+        st.MountInRoot(type="mqueue", target="/dev/mqueue", flags=_SAFE, options=()),
+        st.MountInRoot(type="sysfs", target="/sys", flags=_SAFE | lm.MS_RDONLY, options=()),
+    ]  # fmt: skip
+
+
+def _user_mount(planned: PlannedMount) -> st.Step:
+    mount = planned.mount
+    if mount.type == "bind":
+        return st.BindInRoot(
+            source=mount.source, target=planned.target, read_only=planned.read_only or MountFlag.RDONLY in mount.flags,
+            recursive=planned.recursive, internal=False,
+        )  # fmt: skip
+    flags = int(mount.flags) | (lm.MS_RDONLY if planned.read_only else 0)
+    return st.MountInRoot(type=mount.type, target=planned.target, flags=flags, options=mount.options)

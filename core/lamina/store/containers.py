@@ -1,0 +1,137 @@
+"""Containers' records: their rows, how they are found by name or id, and the changes of state.
+
+Not here: their layers, mounts and processes.
+"""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from lamina.errors import ConflictError, NotFoundError, UsageError
+from lamina.linux.process import boot_id
+from lamina.model.container import Container, ContainerConfig, Status
+from lamina.store.database import Database
+from lamina.store.operations import Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRecords:
+    """The `containers` table."""
+
+    database: Database
+
+    def insert(self, tx: sqlite3.Connection, container: Container, operation: Operation) -> None:
+        """Record a new container as 'creating'; raises `ConflictError` if the name is taken."""
+        taken = tx.execute("SELECT id FROM containers WHERE name = ?", (container.name,)).fetchone()
+        if taken is not None:
+            raise ConflictError(
+                f"the container name '{container.name}' is already in use by container '{taken['id'][:12]}'",
+                hint="remove or rename that container, or choose another name",
+            )
+        tx.execute(
+            "INSERT INTO containers (id, name, image_id, driver, created_ns, status, document, operation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (container.id, container.name, container.image_id, container.driver, container.created_ns, Status.CREATING,
+             _document(container), operation.begin(tx)),
+        )  # fmt: skip
+        for volume in sorted(set(container.volumes.values())):
+            tx.execute("INSERT OR IGNORE INTO volume_users (volume, container_id) VALUES (?, ?)", (volume, container.id))
+
+    def update_document(self, tx: sqlite3.Connection, container: Container) -> None:
+        """Write a changed configuration back."""
+        tx.execute("UPDATE containers SET document = ? WHERE id = ?", (_document(container), container.id))
+
+    def set_state(self, tx: sqlite3.Connection, container_id: str, **values: Any) -> None:
+        """Set columns of the state, such as `status`, `pid`, `exit_code`, `error`."""
+        names = ", ".join(f"{name} = ?" for name in values)
+        tx.execute(f"UPDATE containers SET {names} WHERE id = ?", (*values.values(), container_id))
+
+    def set_running(
+        self, tx: sqlite3.Connection, container_id: str, *, pid: int, pid_started: int | None, monitor_pid: int,
+        monitor_started: int | None, started_ns: int,
+    ) -> None:  # fmt: skip
+        """Record the processes of a container that is about to execute its command."""
+        self.set_state(
+            tx, container_id, status=Status.RUNNING, pid=pid, pid_started=pid_started, monitor_pid=monitor_pid,
+            monitor_started=monitor_started, started_ns=started_ns, finished_ns=0, exit_code=0, error="", boot=boot_id(), operation=None,
+        )  # fmt: skip
+
+    def delete(self, tx: sqlite3.Connection, container_id: str) -> None:
+        """Forget a container."""
+        tx.execute("DELETE FROM volume_users WHERE container_id = ?", (container_id,))
+        tx.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+
+    def find(self, name: str) -> Container:
+        """Find by name, id, or the unambiguous beginning of an id; raises `NotFoundError`."""
+        bare = name.removeprefix("/")
+        row = self._one("name = ? OR id = ?", bare, bare)
+        if row is None and bare and all(char in "0123456789abcdef" for char in bare):
+            rows = self.database.connection.execute(
+                "SELECT * FROM containers WHERE id >= ? AND id < ? LIMIT 2", (bare, bare + "g")
+            ).fetchall()
+            if len(rows) > 1:
+                raise UsageError(f"container id '{name}' is ambiguous", hint="give more digits")
+            row = rows[0] if rows else None
+        if row is None or row["status"] == Status.CREATING:
+            raise NotFoundError(f"no such container: '{name}'", hint="`lamina ps -a` lists the containers")
+        return _container(row)
+
+    def by_id(self, container_id: str) -> Container | None:
+        """Find by the whole id, in whatever state."""
+        row = self._one("id = ?", container_id)
+        return _container(row) if row is not None else None
+
+    def all(self) -> list[Container]:
+        """List all that exist, the newest first."""
+        rows = self.database.connection.execute(
+            "SELECT * FROM containers WHERE status != 'creating' ORDER BY created_ns DESC"
+        ).fetchall()
+        return [_container(row) for row in rows]
+
+    def active(self) -> list[Container]:
+        """List those that have, or had when last seen, a process, or are on their way in or out."""
+        rows = self.database.connection.execute(
+            "SELECT * FROM containers WHERE status IN ('creating', 'running', 'paused', 'removing')"
+        ).fetchall()
+        return [_container(row) for row in rows]
+
+    def of_image(self, image_id: str) -> list[Container]:
+        """List the containers made from an image."""
+        rows = self.database.connection.execute("SELECT * FROM containers WHERE image_id = ?", (image_id,)).fetchall()
+        return [_container(row) for row in rows]
+
+    def of_operation(self, operation_id: int) -> list[Container]:
+        """List those that an operation has half made."""
+        rows = self.database.connection.execute("SELECT * FROM containers WHERE operation = ?", (operation_id,)).fetchall()
+        return [_container(row) for row in rows]
+
+    def boot_of(self, container_id: str) -> str:
+        """The boot in which it was last started."""
+        row = self._one("id = ?", container_id)
+        return str(row["boot"]) if row is not None else ""
+
+    def _one(self, where: str, *values: object) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self.database.connection.execute(f"SELECT * FROM containers WHERE {where}", values).fetchone()
+        return row
+
+
+def _document(container: Container) -> str:
+    return json.dumps(
+        {
+            "config": container.config.to_json(),
+            "parents": list(container.parents),
+            "volumes": dict(container.volumes),
+            "made_mountpoints": list(container.made_mountpoints),
+        }
+    )
+
+
+def _container(row: sqlite3.Row) -> Container:
+    document = json.loads(row["document"])
+    return Container(
+        id=row["id"], name=row["name"], image_id=row["image_id"], driver=row["driver"], created_ns=row["created_ns"],
+        status=Status(row["status"]), config=ContainerConfig.from_json(document["config"]), parents=tuple(document["parents"]),
+        volumes=document["volumes"], made_mountpoints=tuple(document["made_mountpoints"]), pid=row["pid"],
+        pid_started=row["pid_started"], monitor_pid=row["monitor_pid"], monitor_started=row["monitor_started"],
+        exit_code=row["exit_code"], error=row["error"], started_ns=row["started_ns"], finished_ns=row["finished_ns"],
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""The database: one SQLite file in WAL mode, its schema, and transactions.
+
+Not here: what the rows mean; each subject's module holds its own queries. Sources: sqlite.org/wal.html, lang_transaction.html,
+pragma.html#pragma_synchronous.
+
+Durability has a price (one fsync), so a transaction says whether it needs it: an image or a container that a command reports done
+does; a container that `--rm` takes away again doesn't. Either way a power cut leaves a consistent database.
+
+A connection must not cross a fork: the child's SQLite would believe that it holds the parent's locks. The engine's children (the
+monitor, a container's init) never touch it.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+
+from lamina.errors import LaminaError, StateError
+from lamina.store.images import SCHEMA as IMAGES_SCHEMA
+
+MIGRATIONS: tuple[str, ...] = (
+    IMAGES_SCHEMA
+    + """
+    CREATE TABLE operations (              -- a state-changing command at work; what it has half made names it
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        started INTEGER NOT NULL,          -- /proc/PID/stat field 22: with pid and boot it names the process for good
+        boot TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE layers (                  -- what drivers have on disk
+        driver TEXT NOT NULL,
+        key TEXT NOT NULL,
+        parent TEXT,                       -- the key below, NULL for a base layer
+        state TEXT NOT NULL CHECK (state IN ('preparing', 'sealed', 'writable', 'discarding')),
+        prepared_ns INTEGER NOT NULL DEFAULT 0,   -- no inode of a full copy with an older ctime has been touched since
+        operation INTEGER,
+        PRIMARY KEY (driver, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX layers_by_parent ON layers (driver, parent);
+    CREATE INDEX layers_discarding ON layers (driver, key) WHERE state = 'discarding';
+    CREATE INDEX layers_by_operation ON layers (operation) WHERE operation IS NOT NULL;
+    CREATE TABLE containers (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        image_id TEXT NOT NULL,
+        driver TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        status TEXT NOT NULL,              -- creating, created, running, paused, exited, removing
+        pid INTEGER NOT NULL DEFAULT 0,
+        pid_started INTEGER,
+        monitor_pid INTEGER NOT NULL DEFAULT 0,
+        monitor_started INTEGER,
+        boot TEXT NOT NULL DEFAULT '',
+        exit_code INTEGER NOT NULL DEFAULT 0,
+        error TEXT NOT NULL DEFAULT '',
+        started_ns INTEGER NOT NULL DEFAULT 0,
+        finished_ns INTEGER NOT NULL DEFAULT 0,
+        document TEXT NOT NULL,            -- the configuration, JSON
+        operation INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX containers_by_image ON containers (image_id);
+    CREATE INDEX containers_active ON containers (status) WHERE status IN ('creating', 'running', 'paused', 'removing');
+    CREATE INDEX containers_by_operation ON containers (operation) WHERE operation IS NOT NULL;
+    CREATE TABLE volumes (
+        name TEXT PRIMARY KEY,
+        driver TEXT NOT NULL,
+        options TEXT NOT NULL,             -- JSON object
+        labels TEXT NOT NULL,              -- JSON object
+        created_ns INTEGER NOT NULL,
+        anonymous INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('creating', 'filling', 'ready', 'removing')),
+        operation INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE volume_users (volume TEXT NOT NULL, container_id TEXT NOT NULL, PRIMARY KEY (volume, container_id)) STRICT, WITHOUT ROWID;
+    CREATE INDEX volume_users_by_container ON volume_users (container_id);
+    """,
+)
+"""The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
+
+BUSY_TIMEOUT_S = 60.0
+
+
+class Database:
+    """The connection of one process. Made on first use; `close` before forking a child that will use the database."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection, for reading; writing goes through `transaction`."""
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """Run the block in one BEGIN IMMEDIATE; commit at its end, roll back on an exception.
+
+        With `durable` the commit is on disk when the block has ended. A transaction inside another is part of it.
+        """
+        connection = self.connection
+        if connection.in_transaction:
+            yield connection
+            return
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.commit()
+
+    def _open(self) -> sqlite3.Connection:
+        old_mask = os.umask(0o077)
+        try:
+            connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise LaminaError(f"the database '{self.path}' can't be opened: {error}") from error
+        finally:
+            os.umask(old_mask)
+        connection.row_factory = sqlite3.Row
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != len(MIGRATIONS):
+                self._migrate(connection)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise LaminaError(f"the database '{self.path}' can't be used: {error}") from error
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            connection.rollback()
+            raise StateError(
+                f"'{self.path}' was written by a newer lamina (its version {version}, ours {len(MIGRATIONS)})",
+                hint="use that release, or another --root",
+            )
+        if 0 < version < len(MIGRATIONS):
+            connection.execute("COMMIT")
+            connection.execute("VACUUM INTO ?", (f"{self.path}.version-{version}",))
+            connection.execute("BEGIN IMMEDIATE")
+        for script in MIGRATIONS[version:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.commit()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script at the ends of its statements; `executescript` would commit the transaction first."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,259 @@
+"""Layers: which ones each driver has on disk, in what state, and every step that makes, mounts, reads or discards one.
+
+A layer's record comes before its bytes and names the operation that makes it (`operations.py`); it becomes 'sealed' only when
+the driver has said that the bytes are durable. An image's layer has its chain ID's digits for a key, so that two pulls of one
+image meet; a container's writable layer has the container's id.
+
+An image's unpacked layers are a cache of the image store: made when a container wants them, discarded with the image.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lamina.api.drivers import StorageDriver
+from lamina.api.host import PluginHost
+from lamina.api.types import Change, LayerReader, Usage, View, WhiteoutFormat
+from lamina.errors import ConflictError, NotFoundError, NotUsableError
+from lamina.linux.fs import remove_tree
+from lamina.store import views
+from lamina.store.database import Database
+from lamina.store.operations import Operation, locked
+
+
+@dataclass(slots=True, kw_only=True)
+class LayerStore:
+    """Every driver's layers under one root."""
+
+    root_dir: str
+    run_dir: str
+    database: Database
+    host: PluginHost
+    _drivers: dict[str, StorageDriver]
+
+    @classmethod
+    def open(cls, *, root_dir: str, run_dir: str, database: Database, host: PluginHost) -> "LayerStore":
+        """Make the value; touches nothing."""
+        return cls(root_dir=root_dir, run_dir=run_dir, database=database, host=host, _drivers={})
+
+    def driver(self, name: str) -> StorageDriver:
+        """Give the driver of that name or alias, usable or not."""
+        if name not in self._drivers:
+            driver = StorageDriver(host=self.host, asked_name=name, home="")
+            driver.home = os.path.join(self.root_dir, driver.name)
+            self._drivers[name] = self._drivers.setdefault(driver.name, driver)
+        return self._drivers[name]
+
+    def usable_driver(self, name: str) -> StorageDriver:
+        """Give a driver that can work here, or raise `NotUsableError` with its reason."""
+        driver = self.driver(name)
+        if not os.path.isdir(driver.home):  # probing costs mounts or files; a driver that has a home has passed
+            probe = driver.probe()
+            if not probe.usable:
+                raise NotUsableError(f"storage driver '{driver.name}' can't work here: {probe.reason}", hint=probe.hint)
+            driver.make_home()
+        return driver
+
+    def is_sealed(self, driver: StorageDriver, key: str) -> bool:
+        """Whether the layer, and so every one below it, is there."""
+        row = self.database.connection.execute(
+            "SELECT 1 FROM layers WHERE driver = ? AND key = ? AND state = 'sealed'", (driver.name, key)
+        ).fetchone()
+        return row is not None
+
+    def unpack(
+        self, driver: StorageDriver, keys: Sequence[str], open_layer: Callable[[int], contextlib.AbstractContextManager[LayerReader]],
+        operation: Operation,
+    ) -> None:  # fmt: skip
+        """Make every layer of an image, lowest first; `open_layer(n)` reads the n-th one's entries and checks its digest at its end.
+
+        Another process that makes the same layer meanwhile is waited for.
+        """
+        check_depth(driver, len(keys))
+        for index, key in enumerate(keys):
+            parents = tuple(reversed(keys[:index]))
+            with locked(self.run_dir, f"{driver.name}-{key}"):
+                if self.is_sealed(driver, key):
+                    continue
+                with self.database.transaction() as tx:
+                    self.record(tx, driver, key, parents, operation, state="preparing")
+                driver.prepare(key, parents, {})
+                trees = _LayerTrees(driver=driver, key=key, parents=parents, writable=True)
+                with trees.stack, open_layer(index) as entries:
+                    driver.apply(key, parents, entries, trees)
+                driver.seal(key)
+                with self.database.transaction() as tx:
+                    tx.execute(
+                        "UPDATE layers SET state = 'sealed', operation = NULL WHERE driver = ? AND key = ?", (driver.name, key)
+                    )
+
+    def record(
+        self, tx: sqlite3.Connection, driver: StorageDriver, key: str, parents: Sequence[str], operation: Operation, *, state: str
+    ) -> None:
+        """Record a layer that the operation is about to have made."""
+        tx.execute(
+            "INSERT INTO layers (driver, key, parent, state, operation) VALUES (?, ?, ?, ?, ?)",
+            (driver.name, key, parents[0] if parents else None, state, operation.begin(tx)),
+        )
+
+    def remember_touch_time(self, driver: StorageDriver, key: str) -> None:
+        """After the preparation of a full copy: note the file system's time, so that a diff need not read what wasn't touched."""
+        if driver.probe().capabilities.native_diff:
+            return
+        marker = os.path.join(driver.home, f".time-{key}")
+        with open(marker, "wb"):
+            stamp = os.stat(marker).st_ctime_ns
+        os.unlink(marker)
+        with self.database.transaction() as tx:
+            tx.execute("UPDATE layers SET prepared_ns = ? WHERE driver = ? AND key = ?", (stamp, driver.name, key))
+
+    def discard(self, driver: StorageDriver, key: str) -> None:
+        """Take a layer away, whole or half made; it must not be mounted."""
+        with self.database.transaction() as tx:
+            row = tx.execute("SELECT key FROM layers WHERE driver = ? AND parent = ? LIMIT 1", (driver.name, key)).fetchone()
+            if row is not None:
+                raise ConflictError(f"layer '{key[:12]}' has others on top of it")
+            tx.execute("UPDATE layers SET state = 'discarding' WHERE driver = ? AND key = ?", (driver.name, key))
+        if os.path.isdir(driver.home):
+            driver.discard(key)
+        with self.database.transaction() as tx:
+            tx.execute("DELETE FROM layers WHERE driver = ? AND key = ?", (driver.name, key))
+        if os.path.isdir(driver.home):
+            driver.sweep()
+
+    def discard_unused(self, keys_from_top: Sequence[str], is_image_top: Callable[[str], bool]) -> None:
+        """Discard an image's layers on every driver, from the top down to the first that something else lies on."""
+        for (name,) in self.database.connection.execute("SELECT DISTINCT driver FROM layers").fetchall():
+            try:
+                driver = self.driver(name)
+            except NotFoundError:
+                continue  # an uninstalled driver's layers stay until it is back
+            for key in keys_from_top:
+                if is_image_top(key):
+                    break
+                with locked(self.run_dir, f"{name}-{key}"):
+                    if self.is_sealed(driver, key):
+                        try:
+                            self.discard(driver, key)
+                        except ConflictError:
+                            break
+
+    def finish_discards(self) -> None:
+        """Go on with discards that were killed; a container's own layer is its removal's affair."""
+        rows = self.database.connection.execute(
+            "SELECT driver, key FROM layers WHERE state = 'discarding' AND key NOT IN (SELECT id FROM containers)"
+        ).fetchall()
+        for name, key in rows:
+            with locked(self.run_dir, f"{name}-{key}"):
+                self.discard(self.driver(name), key)
+
+    def mount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> View:
+        """Attach a writable layer's union at its place in the host's mount namespace."""
+        driver.before_mount(key, parents)
+        view = driver.mounts(key, parents, readonly=False)
+        views.attach(view)
+        return view
+
+    def unmount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> None:
+        """Take a writable layer's union away and bring the layer to rest; may be repeated."""
+        views.detach(driver.mounts(key, parents, readonly=False))
+        driver.after_unmount(key)
+
+    def unmount_if_mounted(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> None:
+        """Like `unmount`, for a layer that may be half made or not there at all."""
+        if key in set(driver.keys()):
+            self.unmount(driver, key, parents)
+
+    @contextlib.contextmanager
+    def seen(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[str]:
+        """Give a path of the layer's union for reading while the block runs."""
+        with views.seen(driver.mounts(key, parents, readonly=True)) as path:
+            yield path
+
+    def changes(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> list[Change]:
+        """List what a layer changes; the one source of `diff` and of a commit."""
+        row = self.database.connection.execute(
+            "SELECT prepared_ns FROM layers WHERE driver = ? AND key = ?", (driver.name, key)
+        ).fetchone()
+        trees = _LayerTrees(driver=driver, key=key, parents=tuple(parents), prepared_ns=row[0] if row else 0)
+        with trees.stack:
+            return driver.changes(key, parents, trees)
+
+    def usage(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> Usage:
+        """Say what the layer alone takes on disk."""
+        return driver.usage(key, parents)
+
+    def records(self) -> list[tuple[str, str, str | None, str]]:
+        """List every layer known: driver, key, parent, state."""
+        return [tuple(row) for row in self.database.connection.execute("SELECT driver, key, parent, state FROM layers")]
+
+    def sweep_all(self) -> None:
+        """Empty every driver's trash."""
+        for name in self.host.names("storage"):
+            home = os.path.join(self.root_dir, name)
+            if os.path.isdir(home):
+                try:
+                    self.driver(name).sweep()
+                except NotFoundError:
+                    remove_tree(os.path.join(home, "trash"))
+
+
+def check_depth(driver: StorageDriver, image_layers: int) -> None:
+    """Refuse an image that with one more, writable layer is too deep for the driver."""
+    limit = driver.probe().capabilities.max_depth
+    if limit is not None and image_layers + 1 > limit:
+        raise NotUsableError(
+            f"the image has {image_layers} layers; storage driver '{driver.name}' unites at most {limit}, the container's own included",
+            hint="choose a deeper driver with --storage-driver, such as vfs",
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _LayerTrees:
+    """`Trees` of the contract: the layer and its parents, mounted when a path is asked for."""
+
+    driver: StorageDriver
+    key: str
+    parents: tuple[str, ...]
+    prepared_ns: int = 0
+    writable: bool = False
+    _stack: contextlib.ExitStack | None = None
+    _layer: str | None = None
+    _parent: str | None = None
+
+    @property
+    def stack(self) -> contextlib.ExitStack:
+        """What ends with the hook's call."""
+        if self._stack is None:
+            self._stack = contextlib.ExitStack()
+        return self._stack
+
+    @property
+    def layer(self) -> str:
+        if self._layer is None:
+            self._layer = self.stack.enter_context(
+                views.seen(self.driver.mounts(self.key, self.parents, readonly=not self.writable))
+            )
+        return self._layer
+
+    @property
+    def parent(self) -> str | None:
+        if self._parent is None and self.parents:
+            self._parent = self.stack.enter_context(
+                views.seen(self.driver.mounts(self.parents[0], self.parents[1:], readonly=True))
+            )
+        return self._parent
+
+    @property
+    def upper_dir(self) -> str | None:
+        return self.driver.mounts(self.key, self.parents, readonly=False).upper_dir
+
+    @property
+    def whiteouts(self) -> WhiteoutFormat:
+        return self.driver.probe().capabilities.whiteouts
+
+    @property
+    def unchanged_before_ns(self) -> int | None:
+        return self.prepared_ns or None

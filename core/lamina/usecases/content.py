@@ -1,0 +1,78 @@
+"""A container's files as layers: what it has changed, committing that as an image, exporting the whole tree."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import BinaryIO
+
+from lamina.api.types import Change, ChangeKind
+from lamina.archive.writer import write_layer, write_tree
+from lamina.model.container import Container, ContainerConfig, Status
+from lamina.model.image_config import Defaults
+from lamina.model.reference import Reference
+from lamina.store.images import Image
+from lamina.usecases.context import Context
+from lamina.usecases.control import Control
+
+Progress = Callable[[int], None]
+
+
+class Content:
+    """Reads containers' layers."""
+
+    def __init__(self, context: Context, control: Control) -> None:
+        self.context = context
+        self.control = control
+
+    def changes(self, container: Container) -> list[Change]:
+        """List what the container has added, changed and deleted; a commit holds exactly this.
+
+        What the engine itself made to mount on (an empty /proc in an image that had none) isn't the container's doing and is left
+        out for as long as it is empty; the empty directory that a volume was mounted on stays.
+        """
+        storage = self.context.layers.driver(container.driver)
+        changes = self.context.layers.changes(storage, container.id, container.parents)
+        made = set(container.made_mountpoints)
+        used = {change.path.rpartition("/")[0] for change in changes if change.path not in made}
+        return [change for change in changes if change.path not in made or change.kind is not ChangeKind.ADD or change.path in used]
+
+    def commit(
+        self, container: Container, reference: Reference | None, *, author: str = "", message: str = "", edits: Sequence[str] = (),
+        pause: bool = True, progress: Progress = lambda _bytes: None,
+    ) -> Image:  # fmt: skip
+        """Make an image of a container: its image's layers and one more. A running one is paused meanwhile unless told otherwise."""
+        from lamina.store.changes import apply_changes  # hashing and compression: only a commit needs these
+        from lamina.store.image_build import add_layer_image
+
+        base = self.context.images.get(container.image_id)
+        defaults = apply_changes(_defaults(container.config, self.context.images.config(base).config), edits)
+        paused = pause and container.status is Status.RUNNING
+        if paused:
+            self.control.pause(container)
+        try:
+            storage = self.context.layers.driver(container.driver)
+            changes = self.changes(container)
+            with self.context.layers.seen(storage, container.id, container.parents) as root:
+                return add_layer_image(
+                    self.context.images, base=base, write_layer=lambda out: write_layer(out, root, changes), defaults=defaults,
+                    created_by=" ".join(container.config.arguments), comment=message, author=author,
+                    names=[reference] if reference is not None else [], created_ns=time.time_ns(), progress=progress,
+                )  # fmt: skip
+        finally:
+            if paused:
+                self.control.unpause(replace(container, status=Status.PAUSED))
+
+    def export(self, container: Container, out: BinaryIO) -> None:
+        """Write the container's whole tree as a tar archive, volumes left out."""
+        storage = self.context.layers.driver(container.driver)
+        with self.context.layers.seen(storage, container.id, container.parents) as root:
+            write_tree(out, root)
+
+
+def _defaults(config: ContainerConfig, image: Defaults) -> Defaults:
+    """What a committed image tells its containers: what this container was told."""
+    return replace(
+        image, user=config.user, env=config.env, entrypoint=config.entrypoint or None, cmd=config.command or None,
+        working_dir=config.working_dir, labels=config.labels, exposed_ports=config.exposed_ports, volumes=config.image_volumes,
+        stop_signal=config.stop_signal, stop_timeout_s=config.stop_timeout_s,
+    )  # fmt: skip

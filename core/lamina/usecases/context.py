@@ -1,0 +1,127 @@
+"""What every use case works with: the stores of one root directory, the plugin host, and where a container's files lie."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lamina.api.drivers import NetworkDriver, VolumeDriver
+from lamina.api.host import PluginHost
+from lamina.api.types import ContainerEvent
+from lamina.archive.fallback import fallback
+from lamina.errors import LaminaError
+from lamina.model.container import Container, MountRequest
+from lamina.store.containers import ContainerRecords
+from lamina.store.content import ContentStore
+from lamina.store.database import Database
+from lamina.store.images import ImageStore
+from lamina.store.layers import LayerStore
+from lamina.usecases.settings import choose_driver
+
+DIRECTORY_MODE = 0o710
+DEFAULT_VOLUME_DRIVER = str(MountRequest.__dataclass_fields__["volume_driver"].default)
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """One root directory, opened. `warn` is told what a person should know, a line at a time."""
+
+    root_dir: str
+    run_dir: str
+    chosen_driver: str
+    """The driver asked for by flag, environment or file; "" for the store's own default."""
+    warn: Callable[[str], None]
+    database: Database
+    host: PluginHost
+    images: ImageStore
+    layers: LayerStore
+    records: ContainerRecords
+    children: set[int] = field(default_factory=set)
+    """Monitors that this process has forked and must reap."""
+
+    @classmethod
+    def open(cls, *, root_dir: str, run_dir: str, chosen_driver: str, warn: Callable[[str], None]) -> "Context":
+        """Open a root directory, made if it isn't there. Raises `LaminaError` if that can't be."""
+        for path in (root_dir, run_dir):
+            if not os.path.isabs(path):
+                raise LaminaError(f"'{path}' is not an absolute path")
+        try:
+            for path, mode in (
+                (root_dir, DIRECTORY_MODE), (os.path.join(root_dir, "containers"), DIRECTORY_MODE), (run_dir, 0o700),
+                (os.path.join(run_dir, "locks"), 0o700), (os.path.join(run_dir, "containers"), 0o700),
+            ):  # fmt: skip
+                if not os.path.isdir(path):
+                    os.makedirs(path, mode=mode, exist_ok=True)
+        except OSError as error:
+            raise LaminaError(
+                f"'{error.filename}' can't be made: {(error.strerror or '').lower()}",
+                hint="choose another place with --root or LAMINA_ROOT",
+            ) from error
+        database = Database(os.path.join(root_dir, "lamina.db"))
+        host = PluginHost(cache_path=os.path.join(root_dir, "plugins.json"), warn=warn)
+        host.register(fallback, "fallback.core")
+        return cls(
+            root_dir=root_dir, run_dir=run_dir, chosen_driver=chosen_driver, warn=warn, database=database, host=host,
+            images=ImageStore(ContentStore(root_dir), database),
+            layers=LayerStore.open(root_dir=root_dir, run_dir=run_dir, database=database, host=host),
+            records=ContainerRecords(database=database),
+        )  # fmt: skip
+
+    @property
+    def default_driver(self) -> str:
+        """The storage driver of containers that name none."""
+        if not self.chosen_driver:
+            self.chosen_driver = choose_driver(self.root_dir, self.host, self.layers)
+        return self.chosen_driver
+
+    def container_dir(self, container_id: str) -> str:
+        """A container's log, hosts, hostname and resolv.conf."""
+        return os.path.join(self.root_dir, "containers", container_id)
+
+    def container_run_dir(self, container_id: str) -> str:
+        """What of a container dies with the boot: its socket."""
+        return os.path.join(self.run_dir, "containers", container_id)
+
+    def log_path(self, container_id: str) -> str:
+        """A container's log, by Docker's name for it."""
+        return os.path.join(self.container_dir(container_id), f"{container_id}-json.log")
+
+    def exit_path(self, container_id: str) -> str:
+        """Where the monitor leaves the exit code and the time."""
+        return os.path.join(self.container_dir(container_id), "exit")
+
+    def socket_path(self, container_id: str) -> str:
+        """Where the monitor takes clients."""
+        return os.path.join(self.container_run_dir(container_id), "attach")
+
+    def network(self, name: str) -> NetworkDriver:
+        """Give the network driver of that name."""
+        return NetworkDriver(host=self.host, asked_name=name)
+
+    def volume_driver(self, name: str) -> VolumeDriver:
+        """Give the volume driver of that name, with its folder."""
+        driver = VolumeDriver(host=self.host, asked_name=name, home="")
+        folder = "volumes" if driver.name == DEFAULT_VOLUME_DRIVER else f"volumes-{driver.name}"
+        driver.home = os.path.join(self.root_dir, folder)
+        return driver
+
+    def happened(self, action: str, container: Container, **attributes: str) -> None:
+        """Tell the plugins that watch."""
+        if not self.host.names("watch"):
+            return
+        event = ContainerEvent(
+            action=action, container_id=container.id, name=container.name, time_ns=time.time_ns(), attributes=attributes
+        )
+        try:
+            self.host.manager.hook.container_event(event=event)
+        except Exception as error:  # noqa: BLE001 - a watcher must not stop what it watches
+            self.warn(f"a plugin failed in 'container_event': {type(error).__name__}: {error}")
+
+    def reap(self) -> None:
+        """Let those monitors go that have ended."""
+        for pid in list(self.children):
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self.children.discard(pid)
+            except ChildProcessError:
+                self.children.discard(pid)

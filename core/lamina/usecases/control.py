@@ -1,0 +1,241 @@
+"""Controlling containers that exist: stop, kill, wait, pause, rename, remove, top."""
+
+import os
+import select
+import signal
+import time
+
+from lamina.errors import ConflictError, LaminaError, NotFoundError, StateError, UsageError
+from lamina.linux import process
+from lamina.linux.fs import remove_tree
+from lamina.model.container import Container, Status, check_name
+from lamina.runtime import freezer, processes
+from lamina.store.operations import locked
+from lamina.usecases.context import Context
+from lamina.usecases.start import Starter
+from lamina.usecases.volumes import Volumes
+
+DEFAULT_STOP_TIMEOUT_S = 10
+KILL_TIMEOUT_S = 30
+
+
+class Control:
+    """Controls containers."""
+
+    def __init__(self, context: Context, starter: Starter, volumes: Volumes) -> None:
+        self.context = context
+        self.starter = starter
+        self.volumes = volumes
+
+    def kill(self, container: Container, signal_name: str = "KILL") -> None:
+        """Send a signal to the container's first process; after SIGKILL, wait until it is gone."""
+        number = parse_signal(signal_name)
+        self._require_running(container)
+        if number == signal.SIGKILL and container.status is Status.PAUSED:
+            self.unpause(container)
+        self._signal(container, number)
+        if number == signal.SIGKILL:
+            self._wait_ended(container, KILL_TIMEOUT_S)
+
+    def stop(self, container: Container, timeout_s: int | None = None) -> None:
+        """Send the stop signal, wait, then kill; a negative time waits for ever. No error if it isn't running."""
+        container = self.starter.refreshed(container)
+        if not container.is_active:
+            return
+        if container.status is Status.PAUSED:
+            self.unpause(container)
+        if timeout_s is None:
+            timeout_s = container.config.stop_timeout_s if container.config.stop_timeout_s is not None else DEFAULT_STOP_TIMEOUT_S
+        self._signal(container, parse_signal(container.config.stop_signal or "TERM"))
+        if not self._wait_ended(container, timeout_s):
+            self._signal(container, signal.SIGKILL)
+            if not self._wait_ended(container, KILL_TIMEOUT_S):
+                raise StateError(
+                    f"container '{container.name}' can't be killed", hint="a process waits in the kernel; try again later"
+                )
+
+    def wait(self, container: Container) -> int:
+        """Wait until the container isn't running; gives its exit code."""
+        container = self.starter.refreshed(container)
+        while container.is_active:
+            self._wait_ended(container, -1)
+            current = self.context.records.by_id(container.id)
+            if current is None:
+                return self._last_code(container)
+            container = current
+        return container.exit_code
+
+    def pause(self, container: Container) -> None:
+        """Freeze every process of the container."""
+        with locked(self.context.run_dir, f"container-{container.id}"):
+            container = self.starter.refreshed(container)
+            if container.status is Status.PAUSED:
+                raise StateError(f"container '{container.name}' is paused already")
+            self._require_running(container)
+            home = freezer.freeze(container.id, container.pid)
+            with open(self._home_path(container), "w", encoding="utf-8") as file:
+                file.write(home)
+            self._set_status(container, Status.PAUSED)
+
+    def unpause(self, container: Container) -> None:
+        """Let them go on."""
+        with locked(self.context.run_dir, f"container-{container.id}"):
+            container = self.starter.refreshed(container)
+            if container.status is not Status.PAUSED:
+                raise StateError(f"container '{container.name}' is not paused")
+            home = ""
+            try:
+                with open(self._home_path(container), encoding="utf-8") as file:
+                    home = file.read()
+            except FileNotFoundError:
+                pass
+            freezer.thaw(container.id, home)
+            self._set_status(container, Status.RUNNING)
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give a container another name."""
+        check_name(name)
+        with self.context.database.transaction(durable=True) as tx:
+            taken = tx.execute("SELECT id FROM containers WHERE name = ?", (name,)).fetchone()
+            if taken is not None:
+                raise ConflictError(f"the container name '{name}' is already in use by container '{taken['id'][:12]}'")
+            self.context.records.set_state(tx, container.id, name=name)
+
+    def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+        """Delete a container: its layer, its log, its record; with `volumes` its anonymous volumes too.
+
+        A running one only with `force`, which kills it. May be called again after a crash.
+        """
+        current = self.context.records.by_id(container.id)
+        if current is None:
+            return
+        if current.is_active and not force:
+            raise ConflictError(f"container '{container.name}' is running", hint="stop it first, or use --force")
+        if current.is_active:
+            if current.status is Status.PAUSED:
+                self.unpause(current)
+            self._signal(current, signal.SIGKILL)
+            if not self._wait_ended(current, KILL_TIMEOUT_S):
+                raise StateError(
+                    f"container '{container.name}' can't be killed", hint="a process waits in the kernel; try again later"
+                )
+        with locked(self.context.run_dir, f"container-{container.id}"):
+            current = self.context.records.by_id(container.id)
+            if current is None:
+                return
+            if current.is_active:
+                raise StateError(f"container '{container.name}' was started again meanwhile")
+            with self.context.database.transaction() as tx:
+                self.context.records.set_state(tx, current.id, status=Status.REMOVING)
+            self._remove(current, volumes=volumes)
+        self.context.happened("removed", current)
+
+    def finish_removal(self, container: Container) -> None:
+        """Go on with a removal that was killed."""
+        with locked(self.context.run_dir, f"container-{container.id}"):
+            if self.context.records.by_id(container.id) is not None:
+                self._remove(container, volumes=container.config.auto_remove)
+
+    def _remove(self, container: Container, *, volumes: bool) -> None:
+        context = self.context
+        try:
+            storage = context.layers.driver(container.driver)
+        except NotFoundError as error:
+            raise LaminaError(
+                f"container '{container.name}' can't be removed: {error.message}", hint="install its driver again"
+            ) from error
+        context.layers.unmount_if_mounted(storage, container.id, container.parents)
+        context.layers.discard(storage, container.id)
+        remove_tree(context.container_dir(container.id))
+        remove_tree(context.container_run_dir(container.id))
+        with context.database.transaction() as tx:
+            context.records.delete(tx, container.id)
+        if volumes:
+            for name in set(container.volumes.values()):
+                try:
+                    if self.volumes.find(name).anonymous and not self.volumes.users(name):
+                        self.volumes.remove(name, force=True)
+                except (NotFoundError, ConflictError):
+                    continue
+
+    def top(self, container: Container) -> list[tuple[str, ...]]:
+        """List the container's processes in the columns of `processes.TITLES`."""
+        self._require_running(container)
+        return processes.table(container.pid)
+
+    def pids(self, container: Container) -> list[int]:
+        """List the host's pids of the container's processes."""
+        self._require_running(container)
+        return processes.pids_in(container.pid)
+
+    def _require_running(self, container: Container) -> None:
+        if not container.is_active:
+            raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
+
+    def _signal(self, container: Container, number: int) -> None:
+        try:
+            pidfd = os.pidfd_open(container.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if process.is_alive(container.pid, container.pid_started):  # the number may be another process's by now
+                signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    def _wait_ended(self, container: Container, timeout_s: float) -> bool:
+        """Wait for the first process and then the monitor to be gone, and settle; False if time is up first."""
+        if not _wait_for(container.pid, container.pid_started, timeout_s):
+            return False
+        _wait_for(container.monitor_pid, container.monitor_started, KILL_TIMEOUT_S)
+        self.context.reap()
+        settled = self.starter.settle(container)
+        if settled is not None and settled.config.auto_remove and not settled.is_active:
+            self.remove(settled, volumes=True)
+        return True
+
+    def _last_code(self, container: Container) -> int:
+        return container.exit_code
+
+    def _home_path(self, container: Container) -> str:
+        return os.path.join(self.context.container_run_dir(container.id), "cgroup")
+
+    def _set_status(self, container: Container, status: Status) -> None:
+        with self.context.database.transaction() as tx:
+            self.context.records.set_state(tx, container.id, status=status)
+
+
+def _wait_for(pid: int, started: int | None, timeout_s: float) -> bool:
+    """Wait until a process is gone; a negative time waits for ever."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (ProcessLookupError, OSError):
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        while process.is_alive(pid, started):
+            left_ms = -1 if timeout_s < 0 else int((deadline - time.monotonic()) * 1000)
+            if timeout_s >= 0 and left_ms <= 0:
+                return False
+            if poll.poll(left_ms):
+                return True
+        return True
+    finally:
+        os.close(pidfd)
+
+
+def parse_signal(text: str) -> int:
+    """Read a signal by name, with or without SIG, or by number."""
+    name = text.upper().removeprefix("SIG")
+    if name.isdigit() and 0 < int(name) < signal.NSIG:
+        return int(name)
+    if name.startswith("RTMIN+") and name[6:].isdigit():
+        return int(signal.SIGRTMIN) + int(name[6:])
+    found = getattr(signal, f"SIG{name}", None)
+    if not isinstance(found, signal.Signals):
+        raise UsageError(f"invalid signal '{text}'", hint="write a name such as TERM, or a number")
+    return int(found)

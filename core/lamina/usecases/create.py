@@ -1,0 +1,246 @@
+"""Creating a container: its image's layers on the chosen driver, its own writable layer, its volumes, its record."""
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from lamina.api.drivers import StorageDriver
+from lamina.api.types import LayerReader
+from lamina.archive.compression import Decompressed
+from lamina.archive.layer import LayerTar
+from lamina.errors import IntegrityError, LaminaError, NotFoundError, UsageError
+from lamina.linux.fs import remove_tree
+from lamina.model.container import Container, ContainerConfig, MountRequest, Status, check_name, check_target, merge_env
+from lamina.model.image_config import ImageConfig
+from lamina.store.images import Image
+from lamina.store.layers import check_depth
+from lamina.store.operations import Operation
+from lamina.usecases.context import Context
+from lamina.usecases.volumes import Volumes
+
+
+class Creation:
+    """Makes containers."""
+
+    def __init__(self, context: Context, volumes: Volumes) -> None:
+        self.context = context
+        self.volumes = volumes
+
+    def create(self, config: ContainerConfig, *, name: str = "", driver: str = "", operation: Operation) -> Container:
+        """Create a container from `config.image`; it is left as 'creating' under the operation, for `created` or a start to finish.
+
+        Raises `NotFoundError`, `ConflictError`, `NotUsableError`, `UsageError`; nothing is left behind.
+        """
+        context = self.context
+        if name:
+            check_name(name)
+        image = context.images.resolve(config.image)
+        image_config = context.images.config(image)
+        config = merge_image_defaults(config, image_config)
+        if not config.arguments:
+            raise UsageError("no command specified", hint="the image has none; give one after its name")
+        self._check(config)
+        storage = context.layers.usable_driver(driver or context.default_driver)
+        keys = [chain.hex for chain in image_config.chain_ids]
+        check_depth(storage, len(keys))
+        self.unpack_image(image, image_config, storage, operation)
+        volumes = {request.target: self.volumes.for_request(request).name for request in config.mounts if request.type == "volume"}
+        container_id = secrets.token_hex(32)
+        container = Container(
+            id=container_id, name=name or generate_name(container_id), image_id=str(image.id), driver=storage.name,
+            created_ns=time.time_ns(), status=Status.CREATING, config=config, parents=tuple(reversed(keys)), volumes=volumes,
+        )  # fmt: skip
+        try:
+            with context.database.transaction() as tx:
+                context.records.insert(tx, container, operation)
+                context.layers.record(tx, storage, container.id, container.parents, operation, state="writable")
+            storage.prepare(container.id, container.parents, config.storage_options)
+            context.layers.remember_touch_time(storage, container.id)
+            os.mkdir(context.container_dir(container.id), 0o710)
+            self._fill_volumes(container, storage)
+        except BaseException as error:
+            try:
+                self.undo(container)
+            except (OSError, LaminaError) as second:
+                error.add_note(f"while cleaning up: {second}")
+            raise
+        return container
+
+    def created(self, container: Container, operation: Operation) -> None:
+        """Record that a container is complete: from here on a power cut doesn't lose it."""
+        with self.context.database.transaction(durable=True) as tx:
+            self.context.records.set_state(tx, container.id, status=Status.CREATED, operation=None)
+            tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
+            operation.end(tx)
+        self.context.happened("created", container)
+
+    def undo(self, container: Container) -> None:
+        """Take away all that a creation has made so far; may be repeated."""
+        context = self.context
+        try:
+            storage = context.layers.driver(container.driver)
+        except NotFoundError:
+            storage = None
+        if storage is not None:
+            context.layers.unmount_if_mounted(storage, container.id, container.parents)
+            context.layers.discard(storage, container.id)
+        remove_tree(context.container_dir(container.id))
+        remove_tree(context.container_run_dir(container.id))
+        with context.database.transaction() as tx:
+            context.records.delete(tx, container.id)
+        for volume in set(container.volumes.values()):
+            found = [each for each in self.volumes.all() if each.name == volume and each.anonymous]
+            if found and not self.volumes.users(volume):
+                self.volumes.remove(volume, force=True)
+
+    def unpack_image(self, image: Image, image_config: ImageConfig, storage: StorageDriver, operation: Operation) -> None:
+        """Make sure that an image's layers are on a driver's disk."""
+        keys = [chain.hex for chain in image_config.chain_ids]
+        if not keys or self.context.layers.is_sealed(storage, keys[-1]):
+            return
+        layers = self.context.images.layers(image)
+
+        @contextlib.contextmanager
+        def open_layer(index: int) -> Iterator[LayerReader]:
+            blob = layers[index]
+            with self.context.images.content.open(blob.digest) as file, Decompressed(file, threaded=True) as plain:
+                yield LayerTar(plain)
+                plain.finish()
+                if plain.digest != blob.digest or plain.diff_id != image_config.diff_ids[index]:
+                    raise IntegrityError(
+                        f"layer {blob.digest} of image '{image.id.short}' is damaged in the image store",
+                        hint="load the image again",
+                    )
+
+        self.context.layers.unpack(storage, keys, open_layer, operation)
+
+    def _check(self, config: ContainerConfig) -> None:
+        seen: set[str] = set()
+        for request in config.mounts:
+            if request.target in seen:
+                raise UsageError(f"two mounts have the target '{request.target}'")
+            seen.add(request.target)
+            if request.type == "bind" and not os.path.exists(request.source):
+                raise NotFoundError(
+                    f"the volume's source '{request.source}' doesn't exist", hint="create it first, or correct the path"
+                )
+        self.context.network(config.network)
+
+    def _fill_volumes(self, container: Container, storage: StorageDriver) -> None:
+        wanted = {target: self.volumes.find(name) for target, name in container.volumes.items()}
+        if all(volume.is_filled for volume in wanted.values()):
+            return
+        with self.context.layers.seen(storage, container.id, container.parents) as root:
+            for target, volume in wanted.items():
+                if not volume.is_filled:
+                    self.volumes.fill_from_image(volume, root, target)
+
+
+def merge_image_defaults(config: ContainerConfig, image: ImageConfig) -> ContainerConfig:
+    """Let the image say what the user didn't: Docker's rules (a user's entrypoint drops the image's command)."""
+    defaults = image.config
+    entrypoint = config.entrypoint
+    command = config.command
+    if not entrypoint:
+        entrypoint = tuple(defaults.entrypoint or ())
+        if not command:
+            command = tuple(defaults.cmd or ())
+    elif entrypoint == ("",):
+        entrypoint = ()
+    targets = {request.target for request in config.mounts}
+    declared = tuple(check_target(volume, volume) for volume in defaults.volumes)
+    anonymous = tuple(MountRequest(type="volume", target=volume) for volume in declared if volume not in targets)
+    labels: Mapping[str, str] = {**defaults.labels, **config.labels}
+    return replace(
+        config,
+        entrypoint=entrypoint, command=command, env=merge_env(list(defaults.env), config.env), labels=labels,
+        working_dir=config.working_dir or defaults.working_dir, user=config.user or defaults.user,
+        stop_signal=config.stop_signal or defaults.stop_signal,
+        stop_timeout_s=config.stop_timeout_s if config.stop_timeout_s is not None else defaults.stop_timeout_s,
+        exposed_ports=tuple(dict.fromkeys((*defaults.exposed_ports, *config.exposed_ports))),
+        image_volumes=declared, mounts=config.mounts + anonymous,
+    )  # fmt: skip
+
+
+_ADJECTIVES = [
+    "amber",
+    "brisk",
+    "calm",
+    "clear",
+    "crisp",
+    "deft",
+    "eager",
+    "fair",
+    "fleet",
+    "gentle",
+    "glad",
+    "keen",
+    "kind",
+    "light",
+    "lucid",
+    "merry",
+    "mild",
+    "neat",
+    "nimble",
+    "noble",
+    "plain",
+    "proud",
+    "quick",
+    "quiet",
+    "ready",
+    "sharp",
+    "silent",
+    "smooth",
+    "sober",
+    "solid",
+    "spry",
+    "still",
+    "sunny",
+    "swift",
+    "tidy",
+    "warm",
+    "wise",
+    "witty",
+]
+_LAYERS = [
+    "basalt",
+    "bark",
+    "calcite",
+    "chert",
+    "clay",
+    "coral",
+    "flint",
+    "gneiss",
+    "granite",
+    "gypsum",
+    "lamella",
+    "loam",
+    "marble",
+    "marl",
+    "mica",
+    "nacre",
+    "onyx",
+    "opal",
+    "peat",
+    "ply",
+    "quartz",
+    "sand",
+    "schist",
+    "shale",
+    "silt",
+    "slate",
+    "talc",
+    "tuff",
+    "varve",
+    "veneer",
+]
+
+
+def generate_name(container_id: str) -> str:
+    """Make a name that a person can say, from the id; with its last digits, so that two are hardly ever the same."""
+    number = int(container_id[:16], 16)
+    adjective, layer = _ADJECTIVES[number % len(_ADJECTIVES)], _LAYERS[number // 64 % len(_LAYERS)]
+    return f"{adjective}_{layer}_{container_id[-5:]}"

@@ -1,0 +1,184 @@
+"""The documents that `inspect` shows: Docker's names and shapes, made from our values."""
+
+import os
+from typing import Any
+
+from lamina.model.container import Container, MountRequest, Status
+from lamina.model.image_config import format_time
+from lamina.store.images import Image
+from lamina.usecases.context import Context
+from lamina.usecases.volumes import Volume, Volumes
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def container_document(context: Context, volumes: Volumes, container: Container) -> dict[str, Any]:
+    """A container's document."""
+    config = container.config
+    driver = context.layers.driver(container.driver)
+    folder = context.container_dir(container.id)
+    running = container.is_active
+    return {
+        "Id": container.id,
+        "Created": format_time(container.created_ns),
+        "Path": config.arguments[0],
+        "Args": list(config.arguments[1:]),
+        "State": {
+            "Status": container.status.value,
+            "Running": running,
+            "Paused": container.status is Status.PAUSED,
+            "Restarting": False,
+            "OOMKilled": False,
+            "Dead": False,
+            "Pid": container.pid if running else 0,
+            "ExitCode": container.exit_code,
+            "Error": container.error,
+            "StartedAt": format_time(container.started_ns) if container.started_ns else NEVER,
+            "FinishedAt": format_time(container.finished_ns) if container.finished_ns else NEVER,
+        },
+        "Image": container.image_id,
+        "ResolvConfPath": os.path.join(folder, "resolv.conf"),
+        "HostnamePath": os.path.join(folder, "hostname"),
+        "HostsPath": os.path.join(folder, "hosts"),
+        "LogPath": context.log_path(container.id),
+        "Name": "/" + container.name,
+        "RestartCount": 0,
+        "Driver": driver.name,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": {
+            "Binds": [_bind(request) for request in config.mounts if request.type != "tmpfs" and request.source] or None,
+            "ContainerIDFile": "",
+            "LogConfig": {"Type": "json-file", "Config": {}},
+            "NetworkMode": config.network,
+            "PortBindings": {},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+            "AutoRemove": config.auto_remove,
+            "VolumeDriver": "",
+            "IpcMode": "private",
+            "PidMode": "",
+            "UTSMode": "",
+            "CgroupnsMode": "host",
+            "UsernsMode": "host",
+            "Privileged": False,
+            "ReadonlyRootfs": config.read_only,
+            "Init": config.init,
+            "StorageOpt": dict(config.storage_options) or None,
+            "Tmpfs": {
+                request.target: ",".join(f"{key}={value}" if value else key for key, value in request.options.items())
+                for request in config.mounts
+                if request.type == "tmpfs"
+            }
+            or None,
+            "ShmSize": 65536 << 10,
+        },
+        "GraphDriver": {"Name": driver.name, "Data": driver.describe(container.id, container.parents)},
+        "Mounts": [_mount(context, volumes, container, request) for request in config.mounts],
+        "Config": {
+            "Hostname": config.hostname or container.short_id,
+            "Domainname": config.domainname,
+            "User": config.user,
+            "AttachStdin": False,
+            "AttachStdout": False,
+            "AttachStderr": False,
+            "ExposedPorts": {port: {} for port in config.exposed_ports} or None,
+            "Tty": config.tty,
+            "OpenStdin": config.open_stdin,
+            "StdinOnce": config.open_stdin,
+            "Env": list(config.env),
+            "Cmd": list(config.command) or None,
+            "Image": config.image,
+            "Volumes": {target: {} for target in config.image_volumes} or None,
+            "WorkingDir": config.working_dir,
+            "Entrypoint": list(config.entrypoint) or None,
+            "OnBuild": None,
+            "Labels": dict(config.labels),
+            "StopSignal": config.stop_signal or "SIGTERM",
+            **({"StopTimeout": config.stop_timeout_s} if config.stop_timeout_s is not None else {}),
+        },
+        "NetworkSettings": {
+            "SandboxKey": f"/proc/{container.pid}/ns/net" if running else "",
+            "Ports": {},
+            "Networks": {config.network: {"NetworkID": "", "IPAddress": "", "Gateway": "", "MacAddress": ""}},
+        },
+    }
+
+
+def _bind(request: MountRequest) -> str:
+    return f"{request.source}:{request.target}" + (":ro" if request.read_only else "")
+
+
+def _mount(context: Context, volumes: Volumes, container: Container, request: MountRequest) -> dict[str, Any]:
+    del context
+    document: dict[str, Any] = {"Type": request.type}
+    if request.type == "volume":
+        name = container.volumes[request.target]
+        document["Name"] = name
+        volume = next((each for each in volumes.all() if each.name == name), None)
+        document["Source"] = volumes.mountpoint(volume) if volume is not None else ""
+    else:
+        document["Source"] = request.source
+    document["Destination"] = request.target
+    if request.type == "volume":
+        document["Driver"] = request.volume_driver
+    return {
+        **document,
+        "Mode": "ro" if request.read_only else "",
+        "RW": not request.read_only,
+        "Propagation": "rprivate" if request.type == "bind" else "",
+    }
+
+
+def image_document(context: Context, image: Image) -> dict[str, Any]:
+    """An image's document. `GraphDriver` isn't in it: images know no driver."""
+    config = context.images.config(image)
+    names = context.images.names(image)
+    defaults = config.config
+    return {
+        "Id": str(image.id),
+        "RepoTags": [name.familiar for name in names if name.digest is None],
+        "RepoDigests": [f"{name.familiar_name}@{image.manifest}" for name in names],
+        "Parent": "",
+        "Comment": config.history[-1].comment if config.history else "",
+        "Created": config.created,
+        "DockerVersion": "",
+        "Author": config.author,
+        "Architecture": config.architecture,
+        "Variant": config.variant,
+        "Os": config.os,
+        "Size": image.size_bytes,
+        "VirtualSize": image.size_bytes,
+        "Config": {
+            "User": defaults.user,
+            "ExposedPorts": {port: {} for port in defaults.exposed_ports} or None,
+            "Env": list(defaults.env),
+            "Cmd": list(defaults.cmd) if defaults.cmd is not None else None,
+            "Volumes": {target: {} for target in defaults.volumes} or None,
+            "WorkingDir": defaults.working_dir,
+            "Entrypoint": list(defaults.entrypoint) if defaults.entrypoint is not None else None,
+            "OnBuild": list(defaults.on_build) or None,
+            "Labels": dict(defaults.labels) or None,
+            **({"StopSignal": defaults.stop_signal} if defaults.stop_signal else {}),
+            **({"Healthcheck": defaults.healthcheck.to_json()} if defaults.healthcheck else {}),
+            **({"Shell": list(defaults.shell)} if defaults.shell else {}),
+        },
+        "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in config.diff_ids]},
+        "Metadata": {"LastTagTime": NEVER},
+        "Descriptor": {"mediaType": image.manifest_type, "digest": str(image.manifest), "size": image.manifest_bytes},
+    }
+
+
+def volume_document(volumes: Volumes, volume: Volume) -> dict[str, Any]:
+    """A volume's document."""
+    return {
+        "CreatedAt": format_time(volume.created_ns),
+        "Driver": volume.driver,
+        "Labels": dict(volume.labels) or None,
+        "Mountpoint": volumes.mountpoint(volume),
+        "Name": volume.name,
+        "Options": dict(volume.options) or None,
+        "Scope": "local",
+    }

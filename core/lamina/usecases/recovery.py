@@ -1,0 +1,105 @@
+"""Recovery: undoing what killed commands left half made, and settling containers whose monitor is gone.
+
+Every command begins with `recover`. With nothing to do it reads two small tables; done twice it is the same as once. What it may
+undo is named by the database: rows of an operation whose process is gone, containers that are called running but have no process.
+"""
+
+import os
+import shutil
+
+from lamina.errors import LaminaError
+from lamina.linux import process
+from lamina.model.container import Container, Status
+from lamina.store.operations import dead_operations, locked
+from lamina.usecases.context import Context
+from lamina.usecases.control import Control
+from lamina.usecases.create import Creation
+from lamina.usecases.start import Starter
+from lamina.usecases.volumes import Volumes
+
+
+class Recovery:
+    """Puts the store right."""
+
+    def __init__(self, context: Context, creation: Creation, starter: Starter, control: Control, volumes: Volumes) -> None:
+        self.context = context
+        self.creation = creation
+        self.starter = starter
+        self.control = control
+        self.volumes = volumes
+
+    def recover(self) -> None:
+        """Do all there is to do; what fails is a warning, so that it stops no command that doesn't need it."""
+        dead = dead_operations(self.context.database)
+        if dead:
+            with locked(self.context.run_dir, "recovery"):
+                for operation_id in dead_operations(self.context.database):
+                    self._undo_operation(operation_id)
+                self._finish_volumes()
+                self.context.layers.sweep_all()
+        for container in self.context.records.active():
+            self._settle_if_ended(container)
+        self.context.layers.finish_discards()
+
+    def _settle_if_ended(self, container: Container) -> None:
+        try:
+            if container.status is Status.REMOVING:
+                if not self._is_being_removed(container):
+                    self.control.finish_removal(container)
+            elif container.is_active and self._has_ended(container):
+                settled = self.starter.settle(container)
+                if settled is not None and settled.config.auto_remove and not settled.is_active:
+                    self.control.remove(settled, volumes=True)
+        except (OSError, LaminaError) as error:
+            self.context.warn(f"container '{container.name}' could not be put right: {error}")
+
+    def _has_ended(self, container: Container) -> bool:
+        if self.context.records.boot_of(container.id) != process.boot_id():
+            return True
+        if process.is_alive(container.monitor_pid, container.monitor_started):
+            return False
+        return not process.is_alive(container.pid, container.pid_started)
+
+    def _is_being_removed(self, container: Container) -> bool:
+        """Whether some process holds the container's lock, and so is at it."""
+        import fcntl
+
+        path = os.path.join(self.context.run_dir, "locks", f"container-{container.id}")
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+
+    def _undo_operation(self, operation_id: int) -> None:
+        context = self.context
+        try:
+            for container in context.records.of_operation(operation_id):
+                self.creation.undo(container)
+            rows = context.database.connection.execute(
+                "SELECT driver, key FROM layers WHERE operation = ? AND state != 'sealed'", (operation_id,)
+            ).fetchall()
+            for driver, key in rows:
+                storage = context.layers.driver(driver)
+                with locked(context.run_dir, f"{driver}-{key}"):
+                    context.layers.discard(storage, key)
+            for volume, _state, owner in self.volumes.half_made():
+                if owner == operation_id:
+                    self.volumes.finish_removal(volume)
+            shutil.rmtree(os.path.join(context.root_dir, "tmp", str(operation_id)), ignore_errors=True)
+            with context.database.transaction() as tx:
+                tx.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
+        except (OSError, LaminaError) as error:
+            context.warn(f"what a killed command left behind could not be removed: {error}")
+
+    def _finish_volumes(self) -> None:
+        for volume, state, _operation in self.volumes.half_made():
+            if state == "removing":
+                with locked(self.context.run_dir, f"volume-{volume.name}"):
+                    self.volumes.finish_removal(volume)

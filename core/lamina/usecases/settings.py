@@ -1,0 +1,96 @@
+"""Settings: where the store is and which storage driver is the default, by flag, environment, or configuration file.
+
+The order is flag, environment (`LAMINA_ROOT`, `LAMINA_RUN_DIR`, `LAMINA_STORAGE_DRIVER`), the file (`/etc/lamina/config.toml`, or what
+`LAMINA_CONFIG` names), built in. With no driver named anywhere the store remembers the best that worked here when it was made.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lamina.api.host import PluginHost
+from lamina.errors import LaminaError, NotFoundError, NotUsableError, UsageError
+from lamina.store.layers import LayerStore
+
+DEFAULT_ROOT_DIR = "/var/lib/lamina"
+DEFAULT_RUN_DIR = "/run/lamina"
+CONFIG_PATH = "/etc/lamina/config.toml"
+KEYS = frozenset({"root", "run-dir", "storage-driver"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What was decided; an empty driver is for `choose_driver` to fill."""
+
+    root_dir: str
+    run_dir: str
+    storage_driver: str
+
+
+def read_settings(
+    *, root_dir: str = "", run_dir: str = "", storage_driver: str = "", environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Merge what the caller gives with the environment and the configuration file. Raises `UsageError` for a bad file."""
+    file = _read_file(environment.get("LAMINA_CONFIG", ""))
+    root = root_dir or environment.get("LAMINA_ROOT", "") or file.get("root", "") or DEFAULT_ROOT_DIR
+    run = run_dir or environment.get("LAMINA_RUN_DIR", "") or file.get("run-dir", "")
+    if not run:  # a store of one's own has a run directory of its own
+        run = DEFAULT_RUN_DIR if root == DEFAULT_ROOT_DIR else os.path.join(root, "run")
+    driver = storage_driver or environment.get("LAMINA_STORAGE_DRIVER", "") or file.get("storage-driver", "")
+    return Settings(root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver)
+
+
+def _read_file(named: str) -> dict[str, str]:
+    path = named or CONFIG_PATH
+    try:
+        with open(path, "rb") as file:
+            import tomllib
+
+            document = tomllib.load(file)
+    except FileNotFoundError:
+        if named:
+            raise UsageError(f"the configuration file '{path}' doesn't exist") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the configuration file '{path}' can't be read: {error}") from error
+    for key, value in document.items():
+        if key not in KEYS:
+            raise UsageError(f"'{path}': unknown setting '{key}'", hint=f"known are {', '.join(sorted(KEYS))}")
+        if not isinstance(value, str):
+            raise UsageError(f"'{path}': setting '{key}' is not a text")
+    return document
+
+
+def choose_driver(root_dir: str, host: PluginHost, layers: LayerStore) -> str:
+    """Give the store's own default driver: the best that works here, chosen once and remembered.
+
+    Best is one that shares layers and can tell a layer's changes by itself, then the deepest.
+    """
+    path = os.path.join(root_dir, "default-driver")
+    try:
+        with open(path, encoding="utf-8") as file:
+            remembered = file.read().strip()
+        if remembered in host.names("storage"):
+            return remembered
+    except OSError:
+        pass
+    ranked, reasons = [], []
+    for name in host.names("storage"):
+        try:
+            probe = layers.driver(name).probe()
+        except (LaminaError, NotFoundError, OSError) as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        if probe.usable:
+            able = probe.capabilities
+            ranked.append((able.native_diff, able.max_depth or 0, layers.driver(name).name))
+        else:
+            reasons.append(f"{name}: {probe.reason}")
+    if not ranked:
+        raise NotUsableError("no storage driver works here", hint="; ".join(reasons))
+    best = max(ranked)[2]
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as out:
+        out.write(best + "\n")
+    os.rename(temporary, path)
+    return best

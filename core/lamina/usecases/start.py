@@ -1,0 +1,242 @@
+"""Starting a container, and settling one that has ended: the two ends between which its mounts and processes exist."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lamina.api.drivers import StorageDriver
+from lamina.errors import LaminaError, NotFoundError, StartError, StateError
+from lamina.linux import process
+from lamina.linux.fs import remove_tree
+from lamina.model.container import Container, Status
+from lamina.model.mount import Mount
+from lamina.runtime import freezer
+from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, parse_detach_keys
+from lamina.runtime.launch import Launch, launch
+from lamina.runtime.monitor import MonitorPlan
+from lamina.runtime.plan import PlannedMount, plan
+from lamina.runtime.steps import Step
+from lamina.store.operations import Operation, locked
+from lamina.usecases.context import Context
+from lamina.usecases.volumes import Volumes
+
+LOST_EXIT_CODE = 255
+"""Recorded when nobody was left to see how a container ended."""
+
+
+class Starter:
+    """Starts and settles containers."""
+
+    def __init__(self, context: Context, volumes: Volumes) -> None:
+        self.context = context
+        self.volumes = volumes
+
+    def start(
+        self, container: Container, *, operation: Operation | None = None, terminal_size: tuple[int, int] = (0, 0),
+    ) -> tuple[Container, Launch]:  # fmt: skip
+        """Start a created or ended container; its command runs when this returns. Raises `StartError`, `StateError`.
+
+        A failed start leaves the container as it was, with the error recorded.
+        """
+        context = self.context
+        with locked(context.run_dir, f"container-{container.id}"):
+            if operation is None:
+                container = self.refreshed(container)
+                if container.status is Status.RUNNING:
+                    raise StateError(f"container '{container.name}' is running already")
+                if container.status is Status.PAUSED:
+                    raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
+            storage = context.layers.usable_driver(container.driver)
+            context.happened("starting", container)
+            try:
+                launched = self._launch(container, storage, operation, terminal_size)
+            except BaseException as error:
+                self._undo_start(container, storage, error)
+                self._record_failure(container, operation, error)
+                raise
+            container = self.refreshed(container)
+        context.happened("started", container)
+        return container, launched
+
+    def plan(self, container: Container) -> list[Step]:
+        """Say every step that a start of this container takes in its first process."""
+        storage = self.context.layers.driver(container.driver)
+        view = storage.mounts(container.id, container.parents, readonly=False)
+        attachment = self.context.network(container.config.network).attach(container.id, {})
+        return plan(
+            root=view.root, config=container.config, container_id=container.id, attachment=attachment,
+            mounts=self._planned_mounts(container), files=self._files(container),
+        )  # fmt: skip
+
+    def _launch(
+        self, container: Container, storage: StorageDriver, operation: Operation | None, terminal_size: tuple[int, int]
+    ) -> Launch:
+        context = self.context
+        config = container.config
+        self._write_files(container)
+        remove_tree(context.exit_path(container.id))
+        os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
+        for request in config.mounts:
+            if request.type == "bind" and not os.path.exists(request.source):
+                raise NotFoundError(
+                    f"the volume's source '{request.source}' doesn't exist", hint="create it, or remove the container"
+                )
+        context.layers.mount(storage, container.id, container.parents)
+        monitor_plan = MonitorPlan(
+            steps=self.plan(container), tty=config.tty, open_stdin=config.open_stdin, log_path=context.log_path(container.id),
+            exit_path=context.exit_path(container.id), socket_path=context.socket_path(container.id), terminal_size=terminal_size,
+            finish_command=(sys.executable, "-I", "-m", "lamina.finish", context.root_dir, context.run_dir, container.id),
+        )  # fmt: skip
+        launched = launch(monitor_plan)
+        context.children.add(launched.monitor_pid)
+        try:
+            launched.wait_ready()
+            with context.database.transaction() as tx:
+                made = tuple(dict.fromkeys((*container.made_mountpoints, *launched.made_mountpoints)))
+                if made != container.made_mountpoints:
+                    context.records.update_document(tx, replace(container, made_mountpoints=made))
+                context.records.set_running(
+                    tx, container.id, pid=launched.pid, pid_started=process.start_time(launched.pid),
+                    monitor_pid=launched.monitor_pid, monitor_started=process.start_time(launched.monitor_pid), started_ns=time.time_ns(),
+                )  # fmt: skip
+                if operation is not None:
+                    tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
+                    operation.end(tx)
+            launched.go()
+        except BaseException:
+            launched.abandon()
+            context.children.discard(launched.monitor_pid)
+            raise
+        return launched
+
+    def _undo_start(self, container: Container, storage: StorageDriver, error: BaseException) -> None:
+        try:
+            self.context.network(container.config.network).detach(container.id, {})
+            self.context.layers.unmount(storage, container.id, container.parents)
+            remove_tree(self.context.container_run_dir(container.id))
+        except (OSError, LaminaError) as second:
+            error.add_note(f"while cleaning up: {second}")
+
+    def _record_failure(self, container: Container, operation: Operation | None, error: BaseException) -> None:
+        code = error.exit_code if isinstance(error, StartError) else 128
+        message = error.message if isinstance(error, LaminaError) else str(error)
+        status = Status.CREATED if container.started_ns == 0 else Status.EXITED
+        with self.context.database.transaction() as tx:
+            self.context.records.set_state(
+                tx, container.id, status=status, exit_code=code, error=message, pid=0, monitor_pid=0, operation=None
+            )
+            tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
+            if operation is not None:
+                operation.end(tx)
+
+    def relay(
+        self, container: Container, launched: Launch, *, stdin_fd: int, stdout_fd: int, stderr_fd: int,
+        detach_keys: str = DEFAULT_DETACH_KEYS, pass_signals: bool = True,
+    ) -> int | None:  # fmt: skip
+        """Carry a started container's streams until it ends, then settle it. Gives its exit code, or None if detached."""
+        code = Relay(
+            channel=launched.channel, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, tty=container.config.tty,
+            detach_keys=parse_detach_keys(detach_keys), early=launched.early, parser=launched.parser,
+            pid=container.pid if pass_signals else 0,
+        ).run()  # fmt: skip
+        if code is None and process.is_alive(container.monitor_pid, container.monitor_started):
+            return None
+        ended = self.settle(container)
+        return code if code is not None else (ended.exit_code if ended is not None else LOST_EXIT_CODE)
+
+    # Settling
+
+    def settle(self, container: Container) -> Container | None:
+        """Record how a container ended and undo what its start set up, last first; gives what is left of it, None if `--rm`.
+
+        Whoever first finds that a container's monitor is gone, or that it has said goodbye, calls this; it may be repeated.
+        """
+        context = self.context
+        with locked(context.run_dir, f"container-{container.id}"):
+            current = context.records.by_id(container.id)
+            if current is None:
+                return None
+            if not current.is_active:
+                return current
+            if process.is_alive(current.pid, current.pid_started):
+                return current  # its monitor was killed, but it lives on
+            code, finished_ns, error = self._read_exit(current)
+            if current.status is Status.PAUSED:
+                freezer.thaw(current.id, "")
+            storage = context.layers.driver(current.driver)
+            context.layers.unmount(storage, current.id, current.parents)
+            try:
+                context.network(current.config.network).detach(current.id, {})
+            except NotFoundError as missing:
+                context.warn(missing.message)
+            remove_tree(context.container_run_dir(current.id))
+            with context.database.transaction() as tx:
+                context.records.set_state(
+                    tx, current.id, status=Status.EXITED, exit_code=code, error=error, finished_ns=finished_ns, pid=0, monitor_pid=0
+                )
+            current = self.refreshed(current)
+        context.reap()
+        context.happened("exited", current, exitCode=str(code))
+        return current
+
+    def _read_exit(self, container: Container) -> tuple[int, int, str]:
+        try:
+            with open(self.context.exit_path(container.id), encoding="ascii") as file:
+                code, finished_ns = file.read().split()
+            return int(code), int(finished_ns), ""
+        except (OSError, ValueError):
+            return LOST_EXIT_CODE, time.time_ns(), "the container's monitor was killed, so how it ended is not known"
+
+    def refreshed(self, container: Container) -> Container:
+        """Read a container's record anew."""
+        current = self.context.records.by_id(container.id)
+        if current is None:
+            raise NotFoundError(f"no such container: '{container.name}'")
+        return current
+
+    # What the container gets to see of the host
+
+    def _planned_mounts(self, container: Container) -> list[PlannedMount]:
+        planned = []
+        for request in container.config.mounts:
+            if request.type == "bind":
+                mounts = [Mount(type="bind", source=request.source, target="")]
+            elif request.type == "tmpfs":
+                options = {"mode": "1777", **{key: value for key, value in request.options.items() if key in _TMPFS_OPTIONS}}
+                mounts = [Mount(type="tmpfs", target="", options=tuple(options.items()))]
+            else:
+                volume = self.volumes.find(container.volumes[request.target])
+                mounts = self.context.volume_driver(volume.driver).mounts(volume.spec)
+            planned += [
+                PlannedMount(target=request.target, mount=mount, read_only=request.read_only, recursive=request.recursive)
+                for mount in mounts
+            ]
+        return planned
+
+    def _files(self, container: Container) -> Sequence[tuple[str, str]]:
+        folder = self.context.container_dir(container.id)
+        return [(os.path.join(folder, name), f"/etc/{name}") for name in ("hostname", "hosts", "resolv.conf")]
+
+    def _write_files(self, container: Container) -> None:
+        folder = self.context.container_dir(container.id)
+        hostname = container.config.hostname or container.short_id
+        hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+        names = f"{hostname}.{container.config.domainname} {hostname}" if container.config.domainname else hostname
+        for name, text in (("hostname", hostname + "\n"), ("hosts", f"{hosts}127.0.1.1\t{names}\n")):
+            path = os.path.join(folder, name)
+            if not os.path.exists(path):
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text)
+        path = os.path.join(folder, "resolv.conf")
+        if not os.path.exists(path):
+            try:
+                shutil.copyfile("/etc/resolv.conf", path)
+            except OSError:
+                with open(path, "w", encoding="utf-8"):
+                    pass  # the host has none
+
+
+_TMPFS_OPTIONS = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"})

@@ -1,0 +1,198 @@
+"""Volumes: named and anonymous ones, their drivers, who uses them, and the image's content that a new one is filled with."""
+
+import errno
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lamina.api.copytree import copy_tree
+from lamina.api.types import VolumeSpec
+from lamina.errors import ConflictError, NotFoundError
+from lamina.linux.fs import open_in_root
+from lamina.model.container import MountRequest, check_name
+from lamina.store.operations import Operation, locked
+from lamina.usecases.context import DEFAULT_VOLUME_DRIVER, Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A volume as the database knows it."""
+
+    name: str
+    driver: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_ns: int = 0
+    anonymous: bool = False
+    is_filled: bool = True
+    """Whether the image's content has been copied in, or never will be."""
+
+    @property
+    def spec(self) -> VolumeSpec:
+        """What its driver is told."""
+        return VolumeSpec(name=self.name, options=self.options)
+
+
+class Volumes:
+    """The volumes of one root directory."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def create(
+        self, name: str = "", *, driver: str = DEFAULT_VOLUME_DRIVER, options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None, fill: bool = False,
+    ) -> Volume:  # fmt: skip
+        """Create a volume, or give the one of that name; without a name it is anonymous.
+
+        With `fill` it counts as new until `fill_from_image` has seen it. Raises `ConflictError` if it is another driver's.
+        """
+        anonymous = not name
+        name = name or secrets.token_hex(32)
+        if not anonymous:
+            check_name(name, "volume")
+        volume_driver = self.context.volume_driver(driver)
+        volume = Volume(
+            name=name, driver=volume_driver.name, options=dict(options or {}), labels=dict(labels or {}), created_ns=time.time_ns(),
+            anonymous=anonymous, is_filled=not fill,
+        )  # fmt: skip
+        with locked(self.context.run_dir, f"volume-{name}"):
+            known = self._row(name)
+            if known is not None:
+                if known.driver != volume.driver:
+                    raise ConflictError(f"volume '{name}' is there already, with the driver '{known.driver}'")
+                return known
+            operation = Operation(name="volume create")
+            with self.context.database.transaction() as tx:
+                tx.execute(
+                    "INSERT INTO volumes (name, driver, options, labels, created_ns, anonymous, state, operation)"
+                    " VALUES (?, ?, ?, ?, ?, ?, 'creating', ?)",
+                    (name, volume.driver, json.dumps(volume.options), json.dumps(volume.labels), volume.created_ns, anonymous,
+                     operation.begin(tx)),
+                )  # fmt: skip
+            try:
+                volume_driver.create(volume.spec)
+            except BaseException:
+                with self.context.database.transaction() as tx:
+                    tx.execute("DELETE FROM volumes WHERE name = ?", (name,))
+                    operation.end(tx)
+                raise
+            with self.context.database.transaction(durable=not anonymous) as tx:
+                tx.execute("UPDATE volumes SET state = ?, operation = NULL WHERE name = ?", ("filling" if fill else "ready", name))
+                operation.end(tx)
+        return volume
+
+    def find(self, name: str) -> Volume:
+        """Give a volume; raises `NotFoundError`."""
+        volume = self._row(name)
+        if volume is None:
+            raise NotFoundError(f"no such volume: '{name}'", hint="`lamina volume ls` lists the volumes")
+        return volume
+
+    def all(self) -> list[Volume]:
+        """List every volume, by name."""
+        rows = self.context.database.connection.execute(
+            "SELECT * FROM volumes WHERE state IN ('filling', 'ready') ORDER BY name"
+        ).fetchall()
+        return [_volume(row) for row in rows]
+
+    def users(self, name: str) -> list[str]:
+        """List the ids of the containers that have a volume."""
+        rows = self.context.database.connection.execute("SELECT container_id FROM volume_users WHERE volume = ?", (name,))
+        return [row[0] for row in rows]
+
+    def mountpoint(self, volume: Volume) -> str:
+        """Where the host sees its files."""
+        return self.context.volume_driver(volume.driver).mountpoint(volume.spec)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Delete a volume; one in use is a `ConflictError`. With `force` one that isn't there is no error."""
+        with locked(self.context.run_dir, f"volume-{name}"):
+            volume = self._row(name)
+            if volume is None:
+                if force:
+                    return
+                raise NotFoundError(f"no such volume: '{name}'", hint="`lamina volume ls` lists the volumes")
+            with self.context.database.transaction() as tx:
+                users = tx.execute("SELECT container_id FROM volume_users WHERE volume = ?", (name,)).fetchall()
+                if users:
+                    raise ConflictError(f"volume '{name}' is in use by the container {users[0][0][:12]}", hint="remove it first")
+                tx.execute("UPDATE volumes SET state = 'removing' WHERE name = ?", (name,))
+            self.finish_removal(volume)
+
+    def finish_removal(self, volume: Volume) -> None:
+        """Delete what a volume is made of, then its row; may be repeated."""
+        self.context.volume_driver(volume.driver).remove(volume.spec)
+        with self.context.database.transaction() as tx:
+            tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+
+    def prune(self, *, all_volumes: bool = False) -> tuple[list[str], int]:
+        """Remove the volumes that no container has, only anonymous ones unless `all_volumes`; gives their names and the bytes freed."""
+        removed, freed = [], 0
+        for volume in self.all():
+            if (volume.anonymous or all_volumes) and not self.users(volume.name):
+                size = self.size_bytes(volume)
+                try:
+                    self.remove(volume.name)
+                except (ConflictError, NotFoundError):
+                    continue
+                removed.append(volume.name)
+                freed += size
+        return removed, freed
+
+    def size_bytes(self, volume: Volume) -> int:
+        """What its files take on disk, as du(1) counts."""
+        from lamina.archive.fallback import tree_usage
+
+        path = self.mountpoint(volume)
+        return tree_usage(path).size_bytes if path and os.path.isdir(path) else 0
+
+    def for_request(self, request: MountRequest) -> Volume:
+        """Give the volume that a mount asks for, new if need be."""
+        return self.create(request.source, driver=request.volume_driver, options=request.options, fill=request.copy_image_content)
+
+    def fill_from_image(self, volume: Volume, image_root: str, target: str) -> None:
+        """Copy what the image has at `target` into a new, empty volume; Docker's rule for a volume's first use."""
+        place = self.mountpoint(volume)
+        with locked(self.context.run_dir, f"volume-{volume.name}"):
+            current = self._row(volume.name)
+            if current is None or current.is_filled:
+                return
+            if place and not os.listdir(place):
+                root_fd = os.open(image_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    source_fd = open_in_root(root_fd, target.lstrip("/"), os.O_PATH | os.O_DIRECTORY)
+                except OSError as error:
+                    if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                        raise
+                else:
+                    try:
+                        copy_tree(f"/proc/self/fd/{source_fd}", place)
+                    finally:
+                        os.close(source_fd)
+                finally:
+                    os.close(root_fd)
+            with self.context.database.transaction() as tx:
+                tx.execute("UPDATE volumes SET state = 'ready' WHERE name = ?", (volume.name,))
+
+    def half_made(self) -> list[tuple[Volume, str, int | None]]:
+        """List volumes that are being made or removed: the volume, its state, the operation."""
+        rows = self.context.database.connection.execute("SELECT * FROM volumes WHERE state IN ('creating', 'removing')").fetchall()
+        return [(_volume(row), row["state"], row["operation"]) for row in rows]
+
+    def _row(self, name: str) -> Volume | None:
+        row = self.context.database.connection.execute(
+            "SELECT * FROM volumes WHERE name = ? AND state IN ('filling', 'ready')", (name,)
+        ).fetchone()
+        return None if row is None else _volume(row)
+
+
+def _volume(row: sqlite3.Row) -> Volume:
+    return Volume(
+        name=row["name"], driver=row["driver"], options=json.loads(row["options"]), labels=json.loads(row["labels"]),
+        created_ns=row["created_ns"], anonymous=bool(row["anonymous"]), is_filled=row["state"] != "filling",
+    )  # fmt: skip
