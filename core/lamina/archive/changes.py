@@ -84,7 +84,7 @@ class _Comparison:
         self._unchanged_before_ns = unchanged_before_ns
 
     def directory(self, path: str, fd: int, below_fd: int | None, *, whole: bool, trusted: bool) -> None:
-        """Compare what is in a directory. `whole`: what isn't in it is gone. `trusted`: no directory on the way can be a moved one."""
+        """Compare what is in a directory. `whole`: what isn't in it is gone. `trusted`: none on the way was moved."""
         if path.count("/") >= paths.MAX_DEPTH:
             raise LaminaError(f"'{paths.shown(path)}' lies deeper than {paths.MAX_DEPTH} directories")
         listing = self._list(path, fd)
@@ -96,7 +96,16 @@ class _Comparison:
             if name in gone:
                 self.changes.append(Change(path=child, kind=ChangeKind.DELETE))
             else:
-                self._name(child, name, fd, listing.names[name], below_fd, below.get(name), whole=whole, trusted=trusted)
+                self._name(
+                    child,
+                    name,
+                    fd,
+                    listing.names[name],
+                    below_fd=below_fd,
+                    below=below.get(name),
+                    whole=whole,
+                    trusted=trusted,
+                )
 
     def _name(
         self,
@@ -104,15 +113,15 @@ class _Comparison:
         name: str,
         fd: int,
         found: os.stat_result,
+        *,
         below_fd: int | None,
         below: os.stat_result | None,
-        *,
         whole: bool,
         trusted: bool,
     ) -> None:
         is_directory = stat.S_ISDIR(found.st_mode)
         old = self._unchanged_before_ns is not None and found.st_ctime_ns < self._unchanged_before_ns
-        with _opened(name, fd, is_directory) as inner_fd:
+        with _opened(name, fd, is_directory=is_directory) as inner_fd:
             if inner_fd is None:
                 return  # gone since its name was read
             if inner_fd >= 0:
@@ -126,7 +135,7 @@ class _Comparison:
             if below is None or below_fd is None or not stat.S_ISDIR(below.st_mode):
                 self.directory(path, inner_fd, None, whole=True, trusted=False)
                 return
-            with _opened(name, below_fd, True) as inner_below_fd:
+            with _opened(name, below_fd, is_directory=True) as inner_below_fd:
                 self.directory(path, inner_fd, inner_below_fd, whole=whole, trusted=trusted and old)
 
     def _differs(self, name: str, fd: int, found: os.stat_result, below_fd: int, below: os.stat_result) -> bool:
@@ -197,7 +206,7 @@ def _unsupported(path: str, feature: str) -> LaminaError:
 
 
 @contextlib.contextmanager
-def _opened(name: str, dir_fd: int, is_directory: bool) -> Iterator[int | None]:
+def _opened(name: str, dir_fd: int, *, is_directory: bool) -> Iterator[int | None]:
     """Open a directory; -1 for what is none, None for one that has gone."""
     if not is_directory:
         yield -1

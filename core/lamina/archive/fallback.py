@@ -87,31 +87,35 @@ def tree_usage(path: str) -> Usage:
 
     What disappears meanwhile isn't counted.
     """
-    found = os.stat(path, follow_symlinks=False)
-    device = found.st_dev
+    found = os.stat(path)
     blocks, inodes = found.st_blocks, 1
     seen: set[int] = set()
     todo = [path]
     while todo:
+        directory = todo.pop()
         try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    try:
-                        each = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    if each.st_dev != device:
-                        continue
-                    if stat.S_ISDIR(each.st_mode):
-                        todo.append(entry.path)
-                    elif each.st_nlink > 1:
-                        if each.st_ino in seen:
-                            continue
-                        seen.add(each.st_ino)
-                    blocks += each.st_blocks
-                    inodes += 1
+            # The root's path may be a descriptor's in /proc, which is a link; below it nothing is followed.
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if directory != path else 0))
         except (FileNotFoundError, NotADirectoryError):
             continue
+        try:
+            for name in os.listdir(fd):
+                try:
+                    each = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if each.st_dev != found.st_dev:
+                    continue
+                if stat.S_ISDIR(each.st_mode):
+                    todo.append(f"{directory}/{name}")
+                elif each.st_nlink > 1:
+                    if each.st_ino in seen:
+                        continue
+                    seen.add(each.st_ino)
+                blocks += each.st_blocks
+                inodes += 1
+        finally:
+            os.close(fd)
     return Usage(size_bytes=blocks * 512, inodes=inodes)
 
 
