@@ -170,7 +170,7 @@ for _name, (_text, _commands) in GROUPS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the console script. Errors go to standard error in one line, with a hint behind it."""
+    """Run a command line; the console script. An error is one line on standard error: what went wrong and, in brackets, what to do."""
     try:
         code = cli.main(arguments, standalone_mode=False)
         sys.stdout.flush()
@@ -178,9 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = exit_.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        click.echo(f"error: {_one_line(error.format_message())}", err=True)
-        if context is not None:
-            click.echo(f"hint: `{context.command_path} --help` shows what it takes", err=True)
+        print_error(error.format_message(), f"`{context.command_path} --help` shows what it takes" if context is not None else "")
         return 125 if context is not None and context.info_name in {"run", "create", "exec"} else 1
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -196,13 +194,11 @@ def _explain(error: Exception) -> int:
     from lamina.errors import LaminaError
 
     if isinstance(error, LaminaError):
-        click.echo(f"error: {_one_line(error.message)}", err=True)
-        if error.hint:
-            click.echo(f"hint: {_one_line(error.hint)}", err=True)
+        print_error(error.message, error.hint)
         code = error.exit_code
     elif isinstance(error, OSError) and error.errno is not None:
         names = " -> ".join(f"'{name}'" for name in (error.filename, error.filename2) if name)
-        click.echo(f"error: {_one_line((error.strerror or '').lower())}{': ' + names if names else ''}", err=True)
+        print_error(f"{(error.strerror or '').lower()}{': ' + names if names else ''}")
         code = 1
     else:
         raise error
@@ -210,8 +206,10 @@ def _explain(error: Exception) -> int:
     return 125 if code == 1 and words and any(word in {"run", "create", "start", "exec"} for word in words[:2]) else code
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def print_error(message: str, hint: str = "") -> None:
+    """Say what went wrong and what to do about it, in one line whatever the message holds."""
+    line = f"error: {message.rstrip('.')}" + (f" ({hint})" if hint else "")
+    click.echo("".join(char if char.isprintable() else " " for char in " ".join(line.split())), err=True)
 
 
 def run() -> None:
