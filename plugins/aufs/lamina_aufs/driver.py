@@ -69,7 +69,6 @@ class Driver:
         if method is Method.AUFS:
             form.to_rest(home, key, layout.read_layers(home, key))
             companions.forget(home, key)
-            form.forget(home, key)
             form.write(home, key, Form.AUFS)  # which it stays, mounted or not
             return True
         if method is Method.OVERLAY:
@@ -99,7 +98,7 @@ class Driver:
     @hookimpl
     def storage_seal(self, home: str, key: str) -> bool:
         """Make the companions of the final layer, and all of it durable."""
-        if form.read(home, key) in {Form.OVERLAY, Form.FUSE}:
+        if (now := form.read(home, key)) and now.is_mounted:
             form.to_rest(home, key, layout.read_layers(home, key))
         layout.make_folders(home)
         if self._method(home) is Method.OVERLAY:
@@ -116,8 +115,8 @@ class Driver:
         """
         from lamina.archive.changes import read_upper  # brings in the tar reader, which a start doesn't need
 
-        is_mounted = form.read(home, key) in {Form.OVERLAY, Form.FUSE}
-        whiteouts = WhiteoutFormat.OVERLAY if is_mounted else WhiteoutFormat.AUFS
+        now = form.read(home, key)
+        whiteouts = WhiteoutFormat.OVERLAY if now and now.is_mounted else WhiteoutFormat.AUFS
         found = read_upper(diff_dir(home, key), whiteouts, lambda: trees.parent)
         return [change for change in found if not any(part.startswith(PREFIX) for part in change.path.split("/"))]
 
@@ -136,7 +135,10 @@ class Driver:
     @hookimpl
     def storage_usage(self, home: str, key: str) -> Usage:
         """Count the layer and its companions."""
-        return layout.usage(diff_dir(home, key), companions_dir(home, key))
+        from lamina.archive.fallback import tree_usage
+
+        found = [tree_usage(path) for path in (diff_dir(home, key), companions_dir(home, key)) if os.path.isdir(path)]
+        return Usage(size_bytes=sum(each.size_bytes for each in found), inodes=sum(each.inodes for each in found))
 
     @hookimpl
     def storage_keys(self, home: str) -> list[str]:

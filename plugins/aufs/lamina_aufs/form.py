@@ -50,8 +50,12 @@ def read(home: str, key: str) -> Form | None:
 
 
 def write(home: str, key: str, value: Form) -> None:
-    """Record the form; none may be recorded at the time."""
-    os.symlink(value, f"{work_dir(home, key)}/form")
+    """Record the form."""
+    link = f"{work_dir(home, key)}/form"
+    with suppress(FileNotFoundError):
+        os.unlink(f"{link}.new")
+    os.symlink(value, f"{link}.new")
+    os.rename(f"{link}.new", link)
 
 
 def forget(home: str, key: str) -> None:
@@ -86,7 +90,7 @@ def to_mounted(home: str, key: str, target: Form) -> None:
     now = read(home, key)
     if now is target:
         return
-    if now in {Form.OVERLAY, Form.FUSE}:  # another kernel's, or another engine's, that ended without a word
+    if now and now.is_mounted:  # another kernel's, or another engine's, that ended without a word
         to_rest(home, key, parents=())
         now = read(home, key)
     root = diff_dir(home, key)
@@ -126,18 +130,20 @@ def _show_whiteout(home: str, key: str, folder: str, name: str, *, root: str, is
 def to_rest(home: str, key: str, parents: Sequence[str]) -> None:
     """Bring the layer from any form or mix into aufs's, bookkeeping entries included.
 
-    `parents` tell an opaque mark that hides something from one that doesn't: overlayfs gives one to a new directory that is renamed,
-    fuse-overlayfs to every new one, aufs only to one that takes a name of below. Without `parents` all are kept.
+    `parents` tell an opaque mark that hides something from one that doesn't: overlayfs gives one to a new directory that is
+    renamed, fuse-overlayfs to every new one, aufs only to one that takes a name of below. Without `parents` all are kept.
     """
     now = read(home, key)
     if now in {Form.AUFS, Form.PLAIN}:
         return
     root, aside = diff_dir(home, key), f"{work_dir(home, key)}/aside"
     os.makedirs(aside, mode=0o700, exist_ok=True)
-    found = list(_walk(root, fuse=now is Form.FUSE))
-    if now is not None:
+    is_fuse = now is not None and now.is_fuse
+    found = list(_walk(root, fuse=is_fuse))
+    if now is not None and any(directory.odd or (is_fuse and FUSE_OPAQUE in directory.devices) for directory in found):
+        write(home, key, Form.FUSE_ENDING if is_fuse else Form.OVERLAY_ENDING)
         for directory in found:
-            _refuse_names(home, key, directory, fuse=now is Form.FUSE)
+            _refuse_names(home, key, directory, fuse=is_fuse)
     forget(home, key)
     _make_bookkeeping(root, aside)
     base, plain = f"{root}/{BASE}", True

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 
 from lamina.api.copytree import copy_root
-from lamina.api.types import Usage
 from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import remove_tree
 from lamina_aufs import form
@@ -131,24 +130,3 @@ def keys(home: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             found.update(name for name in os.listdir(f"{home}/{folder}") if not name.endswith(REMOVING))
     return sorted(found)
-
-
-def usage(*roots: str) -> Usage:
-    """Count blocks and inodes, each inode once."""
-    seen: set[int] = set()
-    size_bytes = 0
-    waiting = [root for root in roots if os.path.isdir(root)]
-    for root in waiting:
-        seen.add((status := os.lstat(root)).st_ino)
-        size_bytes += status.st_blocks * 512
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                if status.st_ino in seen:
-                    continue
-                seen.add(status.st_ino)
-                size_bytes += status.st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-    return Usage(size_bytes=size_bytes, inodes=len(seen))

@@ -97,7 +97,8 @@ def capabilities(method: Method, kept: frozenset[Fidelity]) -> Capabilities:
     lost = {
         Method.AUFS: {Fidelity.ACLS},  # kept on copy-up, but setting one is EOPNOTSUPP without the mount option `acl`
         Method.OVERLAY: set[Fidelity](),
-        Method.FUSE: {Fidelity.HOLES},
+        # on copy-up: files get their holes filled, directories lose setgid, devices become empty files (1.10; test_aufs_golden)
+        Method.FUSE: {Fidelity.HOLES, Fidelity.MODE, Fidelity.DEVICES, Fidelity.SOCKETS},
     }[method]
     return Capabilities(
         whiteouts=WhiteoutFormat.AUFS,

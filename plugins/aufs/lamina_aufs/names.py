@@ -43,6 +43,19 @@ class Form(StrEnum):
     AUFS = "aufs"
     OVERLAY = "overlay"
     FUSE = "fuse-overlayfs"
+    OVERLAY_ENDING = "overlay-ending"
+    """As `OVERLAY`, while the names that a container should not have made are taken away."""
+    FUSE_ENDING = "fuse-overlayfs-ending"
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether device 0:0 is the only whiteout in this form."""
+        return self not in {Form.PLAIN, Form.AUFS}
+
+    @property
+    def is_fuse(self) -> bool:
+        """Whether fuse-overlayfs wrote it."""
+        return self in {Form.FUSE, Form.FUSE_ENDING}
 
 
 def diff_dir(home: str, key: str) -> str:

@@ -7,7 +7,7 @@ from lamina.api.types import View
 from lamina.model.mount import Mount, MountFlag
 from lamina_aufs import form
 from lamina_aufs.method import Method
-from lamina_aufs.names import Form, companions_dir, diff_dir, empty_dir, mnt_dir, work_dir
+from lamina_aufs.names import companions_dir, diff_dir, empty_dir, mnt_dir, work_dir
 
 AUFS_OPTIONS = ("dio", "dirperm1", "xino=/dev/shm/aufs.xino")
 """As Docker's driver gives them. Without `xino=` a read-only union writes a file into /tmp."""
@@ -47,7 +47,8 @@ def _aufs(home: str, key: str, parents: Sequence[str], readonly: bool) -> tuple[
 def _overlay(home: str, key: str, parents: Sequence[str], readonly: bool) -> tuple[Mount, ...]:
     lowers = [path for parent in parents for path in with_companions(home, parent)]
     if readonly:
-        is_mounted = form.read(home, key) is Form.OVERLAY  # for writing, somewhere: it speaks overlayfs's language now
+        now = form.read(home, key)
+        is_mounted = now and now.is_mounted  # for writing, somewhere: it speaks overlayfs's language now
         lowers = ([diff_dir(home, key)] if is_mounted else with_companions(home, key)) + lowers
         if len(lowers) == 1:  # overlayfs wants two: overlayfs.rst, "Multiple lower layers"
             return (Mount(type="bind", target=mnt_dir(home, key), source=lowers[0], flags=MountFlag.BIND | MountFlag.RDONLY),)
