@@ -46,8 +46,8 @@ Progress = Callable[[int], None]
 class Engine:
     """One root directory of images, containers and volumes.
 
-    Arguments left out come from the environment, the configuration file, or are built in (`lamina.usecases.settings`). `warn` is told
-    what a person should know, a line at a time; by default a Python warning. Opening puts right what killed commands left behind.
+    Arguments left out come from the environment, the configuration file, or are built in (`usecases/settings.py`). `warn` is
+    told what a person should know, a line at a time. Opening puts right what killed commands left behind.
     """
 
     def __init__(
@@ -90,23 +90,56 @@ class ContainersAPI:
         self._engine = engine
 
     def create(
-        self, image: str, command: Sequence[str] = (), *, name: str = "", driver: str = "", entrypoint: Sequence[str] = (),
-        env: Sequence[str] = (), working_dir: str = "", user: str = "", hostname: str = "", domainname: str = "",
-        labels: Mapping[str, str] | None = None, tty: bool = False, open_stdin: bool = False, stop_signal: str = "",
-        stop_timeout_s: int | None = None, network: str = "none", mounts: Sequence[MountRequest] = (), read_only: bool = False,
-        auto_remove: bool = False, init: bool = False, storage_options: Mapping[str, str] | None = None,
-    ) -> "ContainerHandle":  # fmt: skip
+        self,
+        image: str,
+        command: Sequence[str] = (),
+        *,
+        name: str = "",
+        driver: str = "",
+        entrypoint: Sequence[str] = (),
+        env: Sequence[str] = (),
+        working_dir: str = "",
+        user: str = "",
+        hostname: str = "",
+        domainname: str = "",
+        labels: Mapping[str, str] | None = None,
+        tty: bool = False,
+        open_stdin: bool = False,
+        stop_signal: str = "",
+        stop_timeout_s: int | None = None,
+        network: str = "none",
+        mounts: Sequence[MountRequest] = (),
+        read_only: bool = False,
+        auto_remove: bool = False,
+        init: bool = False,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> "ContainerHandle":
         """Create a container; it is started with `start`.
 
         `image` is a name or an id, `command` the words after it, `driver` the storage driver's name. The rest is what `create` on
         the command line takes. Raises `NotFoundError`, `ConflictError`, `UsageError`, `NotUsableError`; nothing is left behind.
         """
         config = ContainerConfig(
-            image=image, command=tuple(command), entrypoint=tuple(entrypoint), env=tuple(env), working_dir=working_dir, user=user,
-            hostname=hostname, domainname=domainname, labels=dict(labels or {}), tty=tty, open_stdin=open_stdin,
-            stop_signal=stop_signal, stop_timeout_s=stop_timeout_s, network=network, mounts=tuple(mounts), read_only=read_only,
-            auto_remove=auto_remove, init=init, storage_options=dict(storage_options or {}),
-        )  # fmt: skip
+            image=image,
+            command=tuple(command),
+            entrypoint=tuple(entrypoint),
+            env=tuple(env),
+            working_dir=working_dir,
+            user=user,
+            hostname=hostname,
+            domainname=domainname,
+            labels=dict(labels or {}),
+            tty=tty,
+            open_stdin=open_stdin,
+            stop_signal=stop_signal,
+            stop_timeout_s=stop_timeout_s,
+            network=network,
+            mounts=tuple(mounts),
+            read_only=read_only,
+            auto_remove=auto_remove,
+            init=init,
+            storage_options=dict(storage_options or {}),
+        )
         return self.create_from(config, name=name, driver=driver)
 
     def create_from(self, config: ContainerConfig, *, name: str = "", driver: str = "") -> "ContainerHandle":
@@ -145,10 +178,20 @@ class ContainersAPI:
             return out.read().decode(errors="replace")
 
     def run_attached(
-        self, config: ContainerConfig, *, name: str = "", driver: str = "", stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1,
-        detach: bool = False, detach_keys: str | None = None, pass_signals: bool = True, terminal_size: tuple[int, int] = (0, 0),
+        self,
+        config: ContainerConfig,
+        *,
+        name: str = "",
+        driver: str = "",
+        stdin_fd: int = -1,
+        stdout_fd: int = -1,
+        stderr_fd: int = -1,
+        detach: bool = False,
+        detach_keys: str | None = None,
+        pass_signals: bool = True,
+        terminal_size: tuple[int, int] = (0, 0),
         created: Callable[[Container], None] = lambda _container: None,
-    ) -> tuple["ContainerHandle", int | None]:  # fmt: skip
+    ) -> tuple["ContainerHandle", int | None]:
         """Create and start in one operation, what `run` on the command line does; gives the exit code, None if left running."""
         engine = self._engine
         operation = Operation(name="run")
@@ -165,9 +208,14 @@ class ContainersAPI:
             launched.channel.close()
             return handle, None
         code = engine.starter.relay(
-            container, launched, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, pass_signals=pass_signals,
+            container,
+            launched,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            pass_signals=pass_signals,
             **({} if detach_keys is None else {"detach_keys": detach_keys}),
-        )  # fmt: skip
+        )
         if code is not None and config.auto_remove:
             handle.remove(volumes=True)
         return handle, code
@@ -254,15 +302,26 @@ class ContainerHandle:
         launched.channel.close()
 
     def start_attached(
-        self, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1, detach_keys: str | None = None,
-        pass_signals: bool = False, terminal_size: tuple[int, int] = (0, 0),
-    ) -> int | None:  # fmt: skip
+        self,
+        *,
+        stdin_fd: int = -1,
+        stdout_fd: int = -1,
+        stderr_fd: int = -1,
+        detach_keys: str | None = None,
+        pass_signals: bool = False,
+        terminal_size: tuple[int, int] = (0, 0),
+    ) -> int | None:
         """Start it and carry its streams until it ends; gives the exit code, None if detached."""
         container, launched = self._engine.starter.start(self.record, terminal_size=terminal_size)
         code = self._engine.starter.relay(
-            container, launched, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, pass_signals=pass_signals,
+            container,
+            launched,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            pass_signals=pass_signals,
             **({} if detach_keys is None else {"detach_keys": detach_keys}),
-        )  # fmt: skip
+        )
         if code is not None and container.config.auto_remove:
             self.remove(volumes=True)
         return code
@@ -303,16 +362,35 @@ class ContainerHandle:
             self._engine.control.remove(container, force=force, volumes=volumes)
 
     def exec(
-        self, command: Sequence[str], *, env: Sequence[str] = (), user: str = "", working_dir: str = "", tty: bool = False,
-        detach: bool = False, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1, detach_keys: str | None = None,
+        self,
+        command: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        user: str = "",
+        working_dir: str = "",
+        tty: bool = False,
+        detach: bool = False,
+        stdin_fd: int = -1,
+        stdout_fd: int = -1,
+        stderr_fd: int = -1,
+        detach_keys: str | None = None,
         terminal_size: tuple[int, int] = (0, 0),
-    ) -> int | None:  # fmt: skip
+    ) -> int | None:
         """Run one more command in it; gives the exit code, None if it was left running. Raises `StartError`, `StateError`."""
         return self._engine.entering.execute(
-            self.record, command, environment=env, user=user, working_dir=working_dir, tty=tty, detach=detach, stdin_fd=stdin_fd,
-            stdout_fd=stdout_fd, stderr_fd=stderr_fd, terminal_size=terminal_size,
+            self.record,
+            command,
+            environment=env,
+            user=user,
+            working_dir=working_dir,
+            tty=tty,
+            detach=detach,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            terminal_size=terminal_size,
             **({} if detach_keys is None else {"detach_keys": detach_keys}),
-        )  # fmt: skip
+        )
 
     def exec_output(self, command: Sequence[str], **options: Any) -> str:
         """Run a command in it and give what that wrote to standard output. Raises `LaminaError` if it fails."""
@@ -325,27 +403,48 @@ class ContainerHandle:
             return out.read().decode(errors="replace")
 
     def attach(
-        self, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1, detach_keys: str | None = None, pass_signals: bool = False
-    ) -> int | None:  # fmt: skip
+        self,
+        *,
+        stdin_fd: int = -1,
+        stdout_fd: int = -1,
+        stderr_fd: int = -1,
+        detach_keys: str | None = None,
+        pass_signals: bool = False,
+    ) -> int | None:
         """Join its streams until it ends; gives the exit code, None if detached."""
         return self._engine.entering.attach(
-            self.record, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, pass_signals=pass_signals,
+            self.record,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            pass_signals=pass_signals,
             **({} if detach_keys is None else {"detach_keys": detach_keys}),
-        )  # fmt: skip
+        )
 
     def diff(self) -> list[Change]:
         """List what it has added, changed and deleted."""
         return self._engine.content.changes(self.record)
 
     def commit(
-        self, name: str = "", *, author: str = "", message: str = "", changes: Sequence[str] = (), pause: bool = True,
+        self,
+        name: str = "",
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
         progress: Progress = lambda _bytes: None,
-    ) -> Image:  # fmt: skip
+    ) -> Image:
         """Make an image of it: its image's layers and one more. `changes` are Dockerfile instructions."""
         return self._engine.content.commit(
-            self.record, Reference.parse(name) if name else None, author=author, message=message, edits=changes, pause=pause,
+            self.record,
+            Reference.parse(name) if name else None,
+            author=author,
+            message=message,
+            edits=changes,
+            pause=pause,
             progress=progress,
-        )  # fmt: skip
+        )
 
     def export(self, out: BinaryIO) -> None:
         """Write its whole tree as a tar archive."""

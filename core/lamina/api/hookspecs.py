@@ -167,12 +167,12 @@ def network_detach(container_id: str, options: Mapping[str, str]) -> bool | None
 
 @hookspec(firstresult=True)
 def volume_create(home: str, spec: "VolumeSpec") -> bool:  # type: ignore[empty-body]
-    """Make the volume's storage, empty. Return True. A failure leaves nothing behind. No error if it is there. Required for a volume driver."""
+    """Make the volume's storage, empty. Return True. A failure leaves nothing behind, and it may be there already. Required."""
 
 
 @hookspec(firstresult=True)
 def volume_mounts(home: str, spec: "VolumeSpec") -> "Sequence[Mount]":  # type: ignore[empty-body]
-    """Say how the volume is seen: mounts whose `target` is "" for the place in the container that the user names. Pure. Required."""
+    """Say how the volume is seen: mounts whose `target` is "", for the place in the container. Changes nothing. Required."""
 
 
 @hookspec(firstresult=True)

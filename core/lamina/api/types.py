@@ -17,7 +17,7 @@ class WhiteoutFormat(StrEnum):
     OVERLAY = "overlay"
     """A character device 0:0 of that name; an opaque directory has the xattr `trusted.overlay.opaque=y` (kernel: overlayfs.rst)."""
     AUFS = "aufs"
-    """A regular file `.wh.NAME`; an opaque directory has a file `.wh..wh..opq` (OCI image-spec, layer.md, takes its form from here)."""
+    """A regular file `.wh.NAME`; an opaque directory has a file `.wh..wh..opq` (OCI: layer.md)."""
     NONE = "none"
     """There are no whiteouts: a layer is a full tree, and what is gone is simply not there."""
 
@@ -100,7 +100,7 @@ class ChangeKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One path that a layer adds, changes or deletes. `path` is relative to the root, without a leading slash; "" is the root itself."""
+    """One path that a layer adds, changes or deletes. `path` is relative, without a leading slash; "" is the root itself."""
 
     path: str
     kind: ChangeKind

@@ -170,7 +170,7 @@ for _name, (_text, _commands) in GROUPS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the console script. An error is one line on standard error: what went wrong and, in brackets, what to do."""
+    """Run a command line. An error is one line on standard error: what went wrong and, in brackets, what to do about it."""
     try:
         code = cli.main(arguments, standalone_mode=False)
         sys.stdout.flush()
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has gone; nothing more can be said there
         return 141
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - this is the place where errors become text
         return _explain(error)
     return code if isinstance(code, int) else 0
 

@@ -209,9 +209,15 @@ def parse_mount(text: str) -> MountRequest:
     if kind == "bind" and not source.startswith("/"):
         raise UsageError(f"invalid mount '{text}': source '{source}' is not absolute", hint="a volume's name goes with type=volume")
     return MountRequest(
-        type=kind, target=check_target(target, text), source=source, read_only=read_only, recursive=recursive,
-        copy_image_content=copy, volume_driver=driver, options=options,
-    )  # fmt: skip
+        type=kind,
+        target=check_target(target, text),
+        source=source,
+        read_only=read_only,
+        recursive=recursive,
+        copy_image_content=copy,
+        volume_driver=driver,
+        options=options,
+    )
 
 
 def _truth(value: str, text: str) -> bool:
@@ -243,9 +249,13 @@ def parse_volume(text: str) -> MountRequest:
             )
         check_name(source, "volume")
     return MountRequest(
-        type="bind" if is_bind else "volume", target=check_target(target, text), source=source, read_only="ro" in words,
-        recursive="bind" not in words, copy_image_content="nocopy" not in words,
-    )  # fmt: skip
+        type="bind" if is_bind else "volume",
+        target=check_target(target, text),
+        source=source,
+        read_only="ro" in words,
+        recursive="bind" not in words,
+        copy_image_content="nocopy" not in words,
+    )
 
 
 def parse_tmpfs(text: str) -> MountRequest:

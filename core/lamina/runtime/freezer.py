@@ -2,7 +2,8 @@
 
 The version 2 freezer (`cgroup.freeze`, a core file that needs no controller) is used wherever a version 2 hierarchy is mounted,
 beside version 1 too; otherwise version 1's freezer controller. A container's processes stay in the caller's cgroup until they are
-paused; then they are moved into one of their own, and back when they go on. Sources: cgroups(7), cgroup-v2.rst, freezer-subsystem.rst.
+paused; then they are moved into one of their own, and back when they go on. Sources: cgroups(7), the kernel's
+cgroup-v2.rst and freezer-subsystem.rst.
 """
 
 import os

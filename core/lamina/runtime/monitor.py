@@ -28,9 +28,18 @@ class MonitorPlan:
     """What the monitor needs to know; everything else is in the steps."""
 
     def __init__(
-        self, *, steps: Sequence[Step], tty: bool, open_stdin: bool, log_path: str = "", exit_path: str = "", socket_path: str = "",
-        terminal_size: tuple[int, int] = (0, 0), finish_command: Sequence[str] = (), pid_namespace: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        steps: Sequence[Step],
+        tty: bool,
+        open_stdin: bool,
+        log_path: str = "",
+        exit_path: str = "",
+        socket_path: str = "",
+        terminal_size: tuple[int, int] = (0, 0),
+        finish_command: Sequence[str] = (),
+        pid_namespace: str = "",
+    ) -> None:
         self.steps = steps
         self.tty = tty
         self.open_stdin = open_stdin
@@ -125,9 +134,13 @@ class _Monitor:
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
                 signal.signal(number, signal.SIG_DFL)
             init.run(
-                plan.steps, stdio=stdio, report_fd=report_write, go_fd=go_read,
-                console_fd=console[1].fileno() if console else -1, terminal_size=plan.terminal_size,
-            )  # fmt: skip
+                plan.steps,
+                stdio=stdio,
+                report_fd=report_write,
+                go_fd=go_read,
+                console_fd=console[1].fileno() if console else -1,
+                terminal_size=plan.terminal_size,
+            )
         namespace.setns(own_pid_namespace, namespace.CLONE_NEWPID)  # for children to come; the container's is not ours to fill
         for fd in (own_pid_namespace, report_write, go_read, *(pair[1] for pair in (stdout_pair, stderr_pair) if pair)):
             os.close(fd)

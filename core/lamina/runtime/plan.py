@@ -73,9 +73,12 @@ def plan(
     if config.tty:
         steps.append(st.OpenTerminal(console=True))
     steps += _command(
-        user=config.user, working_dir=config.working_dir, arguments=config.arguments, init=config.init,
+        user=config.user,
+        working_dir=config.working_dir,
+        arguments=config.arguments,
+        init=config.init,
         environment=command_environment(config, container_id),
-    )  # fmt: skip
+    )
     return steps
 
 
@@ -89,9 +92,12 @@ def plan_entering(
         steps.append(st.OpenTerminal(console=False))
     merged = merge_env(command_environment(config, container_id), ["TERM=xterm"] if tty else [], list(environment))
     return steps + _command(
-        user=user or config.user, working_dir=working_dir or config.working_dir, arguments=tuple(arguments), init=False,
+        user=user or config.user,
+        working_dir=working_dir or config.working_dir,
+        arguments=tuple(arguments),
+        init=False,
         environment=merged,
-    )  # fmt: skip
+    )
 
 
 def command_environment(config: ContainerConfig, container_id: str) -> tuple[str, ...]:

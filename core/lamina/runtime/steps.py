@@ -56,11 +56,9 @@ class Place:
                 is_directory = os.stat(f"/proc/self/fd/{fd}").st_mode & 0o170000 == 0o040000
                 if is_directory != directory:
                     os.close(fd)
-                    raise OSError(
-                        errno.ENOTDIR if directory else errno.EISDIR,
-                        f"the container has a {'file' if directory else 'directory'} where a {'directory' if directory else 'file'} is to be mounted",
-                        target,
-                    )
+                    if directory:
+                        raise OSError(errno.ENOTDIR, "the container has a file where a directory is to be mounted", target)
+                    raise OSError(errno.EISDIR, "the container has a directory where a file is to be mounted", target)
                 return fd
             os.close(fd)
         raise OSError(errno.EINVAL, "the root can't be mounted on", target)
@@ -217,8 +215,12 @@ class MountInRoot(Step):
 
 
 _FLAG_NAMES = (
-    (lm.MS_RDONLY, "ro"), (lm.MS_NOSUID, "nosuid"), (lm.MS_NODEV, "nodev"), (lm.MS_NOEXEC, "noexec"), (lm.MS_STRICTATIME, "strictatime"),
-)  # fmt: skip
+    (lm.MS_RDONLY, "ro"),
+    (lm.MS_NOSUID, "nosuid"),
+    (lm.MS_NODEV, "nodev"),
+    (lm.MS_NOEXEC, "noexec"),
+    (lm.MS_STRICTATIME, "strictatime"),
+)
 
 
 class FillDev(Step):

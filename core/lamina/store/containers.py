@@ -30,10 +30,19 @@ class ContainerRecords:
                 hint="remove or rename that container, or choose another name",
             )
         tx.execute(
-            "INSERT INTO containers (id, name, image_id, driver, created_ns, status, document, operation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (container.id, container.name, container.image_id, container.driver, container.created_ns, Status.CREATING,
-             _document(container), operation.begin(tx)),
-        )  # fmt: skip
+            "INSERT INTO containers (id, name, image_id, driver, created_ns, status, document, operation)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                container.id,
+                container.name,
+                container.image_id,
+                container.driver,
+                container.created_ns,
+                Status.CREATING,
+                _document(container),
+                operation.begin(tx),
+            ),
+        )
         for volume in sorted(set(container.volumes.values())):
             tx.execute("INSERT OR IGNORE INTO volume_users (volume, container_id) VALUES (?, ?)", (volume, container.id))
 
@@ -47,14 +56,32 @@ class ContainerRecords:
         tx.execute(f"UPDATE containers SET {names} WHERE id = ?", (*values.values(), container_id))
 
     def set_running(
-        self, tx: sqlite3.Connection, container_id: str, *, pid: int, pid_started: int | None, monitor_pid: int,
-        monitor_started: int | None, started_ns: int,
-    ) -> None:  # fmt: skip
+        self,
+        tx: sqlite3.Connection,
+        container_id: str,
+        *,
+        pid: int,
+        pid_started: int | None,
+        monitor_pid: int,
+        monitor_started: int | None,
+        started_ns: int,
+    ) -> None:
         """Record the processes of a container that is about to execute its command."""
         self.set_state(
-            tx, container_id, status=Status.RUNNING, pid=pid, pid_started=pid_started, monitor_pid=monitor_pid,
-            monitor_started=monitor_started, started_ns=started_ns, finished_ns=0, exit_code=0, error="", boot=boot_id(), operation=None,
-        )  # fmt: skip
+            tx,
+            container_id,
+            status=Status.RUNNING,
+            pid=pid,
+            pid_started=pid_started,
+            monitor_pid=monitor_pid,
+            monitor_started=monitor_started,
+            started_ns=started_ns,
+            finished_ns=0,
+            exit_code=0,
+            error="",
+            boot=boot_id(),
+            operation=None,
+        )
 
     def delete(self, tx: sqlite3.Connection, container_id: str) -> None:
         """Forget a container."""
@@ -129,9 +156,22 @@ def _document(container: Container) -> str:
 def _container(row: sqlite3.Row) -> Container:
     document = json.loads(row["document"])
     return Container(
-        id=row["id"], name=row["name"], image_id=row["image_id"], driver=row["driver"], created_ns=row["created_ns"],
-        status=Status(row["status"]), config=ContainerConfig.from_json(document["config"]), parents=tuple(document["parents"]),
-        volumes=document["volumes"], made_mountpoints=tuple(document["made_mountpoints"]), pid=row["pid"],
-        pid_started=row["pid_started"], monitor_pid=row["monitor_pid"], monitor_started=row["monitor_started"],
-        exit_code=row["exit_code"], error=row["error"], started_ns=row["started_ns"], finished_ns=row["finished_ns"],
-    )  # fmt: skip
+        id=row["id"],
+        name=row["name"],
+        image_id=row["image_id"],
+        driver=row["driver"],
+        created_ns=row["created_ns"],
+        status=Status(row["status"]),
+        config=ContainerConfig.from_json(document["config"]),
+        parents=tuple(document["parents"]),
+        volumes=document["volumes"],
+        made_mountpoints=tuple(document["made_mountpoints"]),
+        pid=row["pid"],
+        pid_started=row["pid_started"],
+        monitor_pid=row["monitor_pid"],
+        monitor_started=row["monitor_started"],
+        exit_code=row["exit_code"],
+        error=row["error"],
+        started_ns=row["started_ns"],
+        finished_ns=row["finished_ns"],
+    )

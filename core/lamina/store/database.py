@@ -72,7 +72,11 @@ MIGRATIONS: tuple[str, ...] = (
         state TEXT NOT NULL CHECK (state IN ('creating', 'filling', 'ready', 'removing')),
         operation INTEGER
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE volume_users (volume TEXT NOT NULL, container_id TEXT NOT NULL, PRIMARY KEY (volume, container_id)) STRICT, WITHOUT ROWID;
+    CREATE TABLE volume_users (
+        volume TEXT NOT NULL,
+        container_id TEXT NOT NULL,
+        PRIMARY KEY (volume, container_id)
+    ) STRICT, WITHOUT ROWID;
     CREATE INDEX volume_users_by_container ON volume_users (container_id);
     """,
 )

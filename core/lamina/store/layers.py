@@ -64,10 +64,13 @@ class LayerStore:
         return row is not None
 
     def unpack(
-        self, driver: StorageDriver, keys: Sequence[str], open_layer: Callable[[int], contextlib.AbstractContextManager[LayerReader]],
+        self,
+        driver: StorageDriver,
+        keys: Sequence[str],
+        open_layer: Callable[[int], contextlib.AbstractContextManager[LayerReader]],
         operation: Operation,
-    ) -> None:  # fmt: skip
-        """Make every layer of an image, lowest first; `open_layer(n)` reads the n-th one's entries and checks its digest at its end.
+    ) -> None:
+        """Make every layer of an image, lowest first; `open_layer(n)` reads the n-th one and at its end checks its digest.
 
         Another process that makes the same layer meanwhile is waited for.
         """
@@ -205,7 +208,7 @@ def check_depth(driver: StorageDriver, image_layers: int) -> None:
     limit = driver.probe().capabilities.max_depth
     if limit is not None and image_layers + 1 > limit:
         raise NotUsableError(
-            f"the image has {image_layers} layers; storage driver '{driver.name}' unites at most {limit}, the container's own included",
+            f"the image has {image_layers} layers; storage driver '{driver.name}' unites at most {limit}, the container's included",
             hint="choose a deeper driver with --storage-driver, such as vfs",
         )
 

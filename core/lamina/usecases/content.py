@@ -37,10 +37,17 @@ class Content:
         return [change for change in changes if change.path not in made or change.kind is not ChangeKind.ADD or change.path in used]
 
     def commit(
-        self, container: Container, reference: Reference | None, *, author: str = "", message: str = "", edits: Sequence[str] = (),
-        pause: bool = True, progress: Progress = lambda _bytes: None,
-    ) -> Image:  # fmt: skip
-        """Make an image of a container: its image's layers and one more. A running one is paused meanwhile unless told otherwise."""
+        self,
+        container: Container,
+        reference: Reference | None,
+        *,
+        author: str = "",
+        message: str = "",
+        edits: Sequence[str] = (),
+        pause: bool = True,
+        progress: Progress = lambda _bytes: None,
+    ) -> Image:
+        """Make an image of a container: its image's layers and one more. A running one is paused meanwhile if `pause` is set."""
         from lamina.store.changes import apply_changes  # hashing and compression: only a commit needs these
         from lamina.store.image_build import add_layer_image
 
@@ -54,10 +61,17 @@ class Content:
             changes = self.changes(container)
             with self.context.layers.seen(storage, container.id, container.parents) as root:
                 return add_layer_image(
-                    self.context.images, base=base, write_layer=lambda out: write_layer(out, root, changes), defaults=defaults,
-                    created_by=" ".join(container.config.arguments), comment=message, author=author,
-                    names=[reference] if reference is not None else [], created_ns=time.time_ns(), progress=progress,
-                )  # fmt: skip
+                    self.context.images,
+                    base=base,
+                    write_layer=lambda out: write_layer(out, root, changes),
+                    defaults=defaults,
+                    created_by=" ".join(container.config.arguments),
+                    comment=message,
+                    author=author,
+                    names=[reference] if reference is not None else [],
+                    created_ns=time.time_ns(),
+                    progress=progress,
+                )
         finally:
             if paused:
                 self.control.unpause(replace(container, status=Status.PAUSED))
@@ -72,7 +86,15 @@ class Content:
 def _defaults(config: ContainerConfig, image: Defaults) -> Defaults:
     """What a committed image tells its containers: what this container was told."""
     return replace(
-        image, user=config.user, env=config.env, entrypoint=config.entrypoint or None, cmd=config.command or None,
-        working_dir=config.working_dir, labels=config.labels, exposed_ports=config.exposed_ports, volumes=config.image_volumes,
-        stop_signal=config.stop_signal, stop_timeout_s=config.stop_timeout_s,
-    )  # fmt: skip
+        image,
+        user=config.user,
+        env=config.env,
+        entrypoint=config.entrypoint or None,
+        cmd=config.command or None,
+        working_dir=config.working_dir,
+        labels=config.labels,
+        exposed_ports=config.exposed_ports,
+        volumes=config.image_volumes,
+        stop_signal=config.stop_signal,
+        stop_timeout_s=config.stop_timeout_s,
+    )

@@ -47,9 +47,12 @@ class Context:
                 raise LaminaError(f"'{path}' is not an absolute path")
         try:
             for path, mode in (
-                (root_dir, DIRECTORY_MODE), (os.path.join(root_dir, "containers"), DIRECTORY_MODE), (run_dir, 0o700),
-                (os.path.join(run_dir, "locks"), 0o700), (os.path.join(run_dir, "containers"), 0o700),
-            ):  # fmt: skip
+                (root_dir, DIRECTORY_MODE),
+                (os.path.join(root_dir, "containers"), DIRECTORY_MODE),
+                (run_dir, 0o700),
+                (os.path.join(run_dir, "locks"), 0o700),
+                (os.path.join(run_dir, "containers"), 0o700),
+            ):
                 if not os.path.isdir(path):
                     os.makedirs(path, mode=mode, exist_ok=True)
         except OSError as error:
@@ -61,11 +64,16 @@ class Context:
         host = PluginHost(cache_path=os.path.join(root_dir, "plugins.json"), warn=warn)
         host.register(fallback, "fallback.core")
         return cls(
-            root_dir=root_dir, run_dir=run_dir, chosen_driver=chosen_driver, warn=warn, database=database, host=host,
+            root_dir=root_dir,
+            run_dir=run_dir,
+            chosen_driver=chosen_driver,
+            warn=warn,
+            database=database,
+            host=host,
             images=ImageStore(ContentStore(root_dir), database),
             layers=LayerStore.open(root_dir=root_dir, run_dir=run_dir, database=database, host=host),
             records=ContainerRecords(database=database),
-        )  # fmt: skip
+        )
 
     @property
     def default_driver(self) -> str:

@@ -50,9 +50,16 @@ class Creation:
         volumes = {request.target: self.volumes.for_request(request).name for request in config.mounts if request.type == "volume"}
         container_id = secrets.token_hex(32)
         container = Container(
-            id=container_id, name=name or generate_name(container_id), image_id=str(image.id), driver=storage.name,
-            created_ns=time.time_ns(), status=Status.CREATING, config=config, parents=tuple(reversed(keys)), volumes=volumes,
-        )  # fmt: skip
+            id=container_id,
+            name=name or generate_name(container_id),
+            image_id=str(image.id),
+            driver=storage.name,
+            created_ns=time.time_ns(),
+            status=Status.CREATING,
+            config=config,
+            parents=tuple(reversed(keys)),
+            volumes=volumes,
+        )
         try:
             with context.database.transaction() as tx:
                 context.records.insert(tx, container, operation)
@@ -156,13 +163,18 @@ def merge_image_defaults(config: ContainerConfig, image: ImageConfig) -> Contain
     labels: Mapping[str, str] = {**defaults.labels, **config.labels}
     return replace(
         config,
-        entrypoint=entrypoint, command=command, env=merge_env(list(defaults.env), config.env), labels=labels,
-        working_dir=config.working_dir or defaults.working_dir, user=config.user or defaults.user,
+        entrypoint=entrypoint,
+        command=command,
+        env=merge_env(list(defaults.env), config.env),
+        labels=labels,
+        working_dir=config.working_dir or defaults.working_dir,
+        user=config.user or defaults.user,
         stop_signal=config.stop_signal or defaults.stop_signal,
         stop_timeout_s=config.stop_timeout_s if config.stop_timeout_s is not None else defaults.stop_timeout_s,
         exposed_ports=tuple(dict.fromkeys((*defaults.exposed_ports, *config.exposed_ports))),
-        image_volumes=declared, mounts=config.mounts + anonymous,
-    )  # fmt: skip
+        image_volumes=declared,
+        mounts=config.mounts + anonymous,
+    )
 
 
 _ADJECTIVES = [

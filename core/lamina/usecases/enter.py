@@ -22,20 +22,43 @@ class Entering:
         self.starter = starter
 
     def plan(
-        self, container: Container, arguments: Sequence[str], *, environment: Sequence[str] = (), user: str = "", working_dir: str = "",
+        self,
+        container: Container,
+        arguments: Sequence[str],
+        *,
+        environment: Sequence[str] = (),
+        user: str = "",
+        working_dir: str = "",
         tty: bool = False,
-    ) -> list[Step]:  # fmt: skip
+    ) -> list[Step]:
         """Say every step of an `exec` in its process."""
         return plan_entering(
-            pid=container.pid, container_id=container.id, config=container.config, arguments=arguments, environment=environment,
-            user=user, working_dir=working_dir, tty=tty,
-        )  # fmt: skip
+            pid=container.pid,
+            container_id=container.id,
+            config=container.config,
+            arguments=arguments,
+            environment=environment,
+            user=user,
+            working_dir=working_dir,
+            tty=tty,
+        )
 
     def execute(
-        self, container: Container, arguments: Sequence[str], *, environment: Sequence[str] = (), user: str = "",
-        working_dir: str = "", tty: bool = False, detach: bool = False, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1,
-        detach_keys: str = DEFAULT_DETACH_KEYS, terminal_size: tuple[int, int] = (0, 0),
-    ) -> int | None:  # fmt: skip
+        self,
+        container: Container,
+        arguments: Sequence[str],
+        *,
+        environment: Sequence[str] = (),
+        user: str = "",
+        working_dir: str = "",
+        tty: bool = False,
+        detach: bool = False,
+        stdin_fd: int = -1,
+        stdout_fd: int = -1,
+        stderr_fd: int = -1,
+        detach_keys: str = DEFAULT_DETACH_KEYS,
+        terminal_size: tuple[int, int] = (0, 0),
+    ) -> int | None:
         """Run a command in a running container; gives its exit code, None if it was left running. Raises `StartError`."""
         if container.status is Status.PAUSED:
             raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
@@ -44,10 +67,13 @@ class Entering:
         steps = self.plan(container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty)
         launched = launch(
             MonitorPlan(
-                steps=steps, tty=tty, open_stdin=stdin_fd >= 0, terminal_size=terminal_size,
+                steps=steps,
+                tty=tty,
+                open_stdin=stdin_fd >= 0,
+                terminal_size=terminal_size,
                 pid_namespace=f"/proc/{container.pid}/ns/pid",
             )
-        )  # fmt: skip
+        )
         self.context.children.add(launched.monitor_pid)
         launched.wait_ready()
         launched.go()
@@ -55,24 +81,40 @@ class Entering:
             launched.channel.close()
             return None
         relay = Relay(
-            channel=launched.channel, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, tty=tty,
-            detach_keys=parse_detach_keys(detach_keys), early=launched.early, parser=launched.parser,
-        )  # fmt: skip
+            channel=launched.channel,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            tty=tty,
+            detach_keys=parse_detach_keys(detach_keys),
+            early=launched.early,
+            parser=launched.parser,
+        )
         code = relay.run()
         self.context.reap()
         return code if code is not None or relay.detached else LOST_EXIT_CODE
 
     def attach(
-        self, container: Container, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1,
-        detach_keys: str = DEFAULT_DETACH_KEYS, pass_signals: bool = True,
-    ) -> int | None:  # fmt: skip
+        self,
+        container: Container,
+        *,
+        stdin_fd: int = -1,
+        stdout_fd: int = -1,
+        stderr_fd: int = -1,
+        detach_keys: str = DEFAULT_DETACH_KEYS,
+        pass_signals: bool = True,
+    ) -> int | None:
         """Join a running container's streams; gives its exit code, or None if detached."""
         if not container.is_active:
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
         relay = Relay(
-            channel=connect(self.context.socket_path(container.id)), stdin_fd=stdin_fd if container.config.open_stdin else -1,
-            stdout_fd=stdout_fd, stderr_fd=stderr_fd, tty=container.config.tty, detach_keys=parse_detach_keys(detach_keys),
+            channel=connect(self.context.socket_path(container.id)),
+            stdin_fd=stdin_fd if container.config.open_stdin else -1,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            tty=container.config.tty,
+            detach_keys=parse_detach_keys(detach_keys),
             pid=container.pid if pass_signals else 0,
-        )  # fmt: skip
+        )
         code = relay.run()
         return code if code is not None or relay.detached else LOST_EXIT_CODE

@@ -35,8 +35,12 @@ class Starter:
         self.volumes = volumes
 
     def start(
-        self, container: Container, *, operation: Operation | None = None, terminal_size: tuple[int, int] = (0, 0),
-    ) -> tuple[Container, Launch]:  # fmt: skip
+        self,
+        container: Container,
+        *,
+        operation: Operation | None = None,
+        terminal_size: tuple[int, int] = (0, 0),
+    ) -> tuple[Container, Launch]:
         """Start a created or ended container; its command runs when this returns. Raises `StartError`, `StateError`.
 
         A failed start leaves the container as it was, with the error recorded.
@@ -67,9 +71,13 @@ class Starter:
         view = storage.mounts(container.id, container.parents, readonly=False)
         attachment = self.context.network(container.config.network).attach(container.id, {})
         return plan(
-            root=view.root, config=container.config, container_id=container.id, attachment=attachment,
-            mounts=self._planned_mounts(container), files=self._files(container),
-        )  # fmt: skip
+            root=view.root,
+            config=container.config,
+            container_id=container.id,
+            attachment=attachment,
+            mounts=self._planned_mounts(container),
+            files=self._files(container),
+        )
 
     def _launch(
         self, container: Container, storage: StorageDriver, operation: Operation | None, terminal_size: tuple[int, int]
@@ -86,10 +94,15 @@ class Starter:
                 )
         context.layers.mount(storage, container.id, container.parents)
         monitor_plan = MonitorPlan(
-            steps=self.plan(container), tty=config.tty, open_stdin=config.open_stdin, log_path=context.log_path(container.id),
-            exit_path=context.exit_path(container.id), socket_path=context.socket_path(container.id), terminal_size=terminal_size,
+            steps=self.plan(container),
+            tty=config.tty,
+            open_stdin=config.open_stdin,
+            log_path=context.log_path(container.id),
+            exit_path=context.exit_path(container.id),
+            socket_path=context.socket_path(container.id),
+            terminal_size=terminal_size,
             finish_command=(sys.executable, "-I", "-m", "lamina.finish", context.root_dir, context.run_dir, container.id),
-        )  # fmt: skip
+        )
         launched = launch(monitor_plan)
         context.children.add(launched.monitor_pid)
         try:
@@ -99,9 +112,14 @@ class Starter:
                 if made != container.made_mountpoints:
                     context.records.update_document(tx, replace(container, made_mountpoints=made))
                 context.records.set_running(
-                    tx, container.id, pid=launched.pid, pid_started=process.start_time(launched.pid),
-                    monitor_pid=launched.monitor_pid, monitor_started=process.start_time(launched.monitor_pid), started_ns=time.time_ns(),
-                )  # fmt: skip
+                    tx,
+                    container.id,
+                    pid=launched.pid,
+                    pid_started=process.start_time(launched.pid),
+                    monitor_pid=launched.monitor_pid,
+                    monitor_started=process.start_time(launched.monitor_pid),
+                    started_ns=time.time_ns(),
+                )
                 if operation is not None:
                     tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
                     operation.end(tx)
@@ -133,15 +151,28 @@ class Starter:
                 operation.end(tx)
 
     def relay(
-        self, container: Container, launched: Launch, *, stdin_fd: int, stdout_fd: int, stderr_fd: int,
-        detach_keys: str = DEFAULT_DETACH_KEYS, pass_signals: bool = True,
-    ) -> int | None:  # fmt: skip
+        self,
+        container: Container,
+        launched: Launch,
+        *,
+        stdin_fd: int,
+        stdout_fd: int,
+        stderr_fd: int,
+        detach_keys: str = DEFAULT_DETACH_KEYS,
+        pass_signals: bool = True,
+    ) -> int | None:
         """Carry a started container's streams until it ends, then settle it. Gives its exit code, or None if detached."""
         code = Relay(
-            channel=launched.channel, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, tty=container.config.tty,
-            detach_keys=parse_detach_keys(detach_keys), early=launched.early, parser=launched.parser,
+            channel=launched.channel,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            tty=container.config.tty,
+            detach_keys=parse_detach_keys(detach_keys),
+            early=launched.early,
+            parser=launched.parser,
             pid=container.pid if pass_signals else 0,
-        ).run()  # fmt: skip
+        ).run()
         if code is None and process.is_alive(container.monitor_pid, container.monitor_started):
             return None
         ended = self.settle(container)

@@ -88,9 +88,13 @@ class System:
         except (LaminaError, OSError) as error:
             return DriverStatus(name=names[0], aliases=tuple(names[1:]), home="", target=target, probe=None, problem=str(error))
         return DriverStatus(
-            name=driver.name, aliases=tuple(name for name in names if name != driver.name), home=driver.home, target=target,
-            probe=probe, is_default=driver.name == self._default_name(),
-        )  # fmt: skip
+            name=driver.name,
+            aliases=tuple(name for name in names if name != driver.name),
+            home=driver.home,
+            target=target,
+            probe=probe,
+            is_default=driver.name == self._default_name(),
+        )
 
     def _default_name(self) -> str:
         try:
@@ -120,9 +124,12 @@ class System:
             if own:
                 container_bytes[key] = usage.size_bytes
             layers[name] = LayerUsage(
-                driver=name, layers=before.layers + (not own), unpacked=before.unpacked if own else _sum(before.unpacked, usage),
-                containers=before.containers + own, written=_sum(before.written, usage) if own else before.written,
-            )  # fmt: skip
+                driver=name,
+                layers=before.layers + (not own),
+                unpacked=before.unpacked if own else _sum(before.unpacked, usage),
+                containers=before.containers + own,
+                written=_sum(before.written, usage) if own else before.written,
+            )
         used_images = {container.image_id for container in containers.values()}
         images = context.images.images()
         volumes = self.volumes.all()
@@ -130,13 +137,20 @@ class System:
         in_use = {volume.name for volume in volumes if self.volumes.users(volume.name)}
         idle = [container.id for container in containers.values() if not container.is_active]
         return DiskUsage(
-            images=len(images), images_in_use=sum(str(image.id) in used_images for image in images), blobs_bytes=self._blobs_bytes(),
-            unpacked=tuple(layers[name] for name in sorted(layers)), volumes=len(volumes), volumes_in_use=len(in_use),
-            volumes_bytes=sum(sizes.values()), volumes_reclaimable_bytes=sum(sizes[name] for name in sizes if name not in in_use),
-            images_reclaimable_bytes=self._reclaimable_bytes(used_images), containers=len(containers),
+            images=len(images),
+            images_in_use=sum(str(image.id) in used_images for image in images),
+            blobs_bytes=self._blobs_bytes(),
+            unpacked=tuple(layers[name] for name in sorted(layers)),
+            volumes=len(volumes),
+            volumes_in_use=len(in_use),
+            volumes_bytes=sum(sizes.values()),
+            volumes_reclaimable_bytes=sum(sizes[name] for name in sizes if name not in in_use),
+            images_reclaimable_bytes=self._reclaimable_bytes(used_images),
+            containers=len(containers),
             containers_running=sum(container.status is Status.RUNNING for container in containers.values()),
-            containers_bytes=sum(container_bytes.values()), containers_reclaimable_bytes=sum(container_bytes.get(each, 0) for each in idle),
-        )  # fmt: skip
+            containers_bytes=sum(container_bytes.values()),
+            containers_reclaimable_bytes=sum(container_bytes.get(each, 0) for each in idle),
+        )
 
     def _blobs_bytes(self) -> int:
         total = 0

@@ -44,9 +44,14 @@ class Volumes:
         self.context = context
 
     def create(
-        self, name: str = "", *, driver: str = DEFAULT_VOLUME_DRIVER, options: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None, fill: bool = False,
-    ) -> Volume:  # fmt: skip
+        self,
+        name: str = "",
+        *,
+        driver: str = DEFAULT_VOLUME_DRIVER,
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        fill: bool = False,
+    ) -> Volume:
         """Create a volume, or give the one of that name; without a name it is anonymous.
 
         With `fill` it counts as new until `fill_from_image` has seen it. Raises `ConflictError` if it is another driver's.
@@ -57,9 +62,14 @@ class Volumes:
             check_name(name, "volume")
         volume_driver = self.context.volume_driver(driver)
         volume = Volume(
-            name=name, driver=volume_driver.name, options=dict(options or {}), labels=dict(labels or {}), created_ns=time.time_ns(),
-            anonymous=anonymous, is_filled=not fill,
-        )  # fmt: skip
+            name=name,
+            driver=volume_driver.name,
+            options=dict(options or {}),
+            labels=dict(labels or {}),
+            created_ns=time.time_ns(),
+            anonymous=anonymous,
+            is_filled=not fill,
+        )
         with locked(self.context.run_dir, f"volume-{name}"):
             known = self._row(name)
             if known is not None:
@@ -71,9 +81,16 @@ class Volumes:
                 tx.execute(
                     "INSERT INTO volumes (name, driver, options, labels, created_ns, anonymous, state, operation)"
                     " VALUES (?, ?, ?, ?, ?, ?, 'creating', ?)",
-                    (name, volume.driver, json.dumps(volume.options), json.dumps(volume.labels), volume.created_ns, anonymous,
-                     operation.begin(tx)),
-                )  # fmt: skip
+                    (
+                        name,
+                        volume.driver,
+                        json.dumps(volume.options),
+                        json.dumps(volume.labels),
+                        volume.created_ns,
+                        anonymous,
+                        operation.begin(tx),
+                    ),
+                )
             try:
                 volume_driver.create(volume.spec)
             except BaseException:
@@ -131,7 +148,7 @@ class Volumes:
             tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
 
     def prune(self, *, all_volumes: bool = False) -> tuple[list[str], int]:
-        """Remove the volumes that no container has, only anonymous ones unless `all_volumes`; gives their names and the bytes freed."""
+        """Remove volumes without a container, only anonymous ones unless `all_volumes`; gives their names and the bytes freed."""
         removed, freed = [], 0
         for volume in self.all():
             if (volume.anonymous or all_volumes) and not self.users(volume.name):
@@ -193,6 +210,11 @@ class Volumes:
 
 def _volume(row: sqlite3.Row) -> Volume:
     return Volume(
-        name=row["name"], driver=row["driver"], options=json.loads(row["options"]), labels=json.loads(row["labels"]),
-        created_ns=row["created_ns"], anonymous=bool(row["anonymous"]), is_filled=row["state"] != "filling",
-    )  # fmt: skip
+        name=row["name"],
+        driver=row["driver"],
+        options=json.loads(row["options"]),
+        labels=json.loads(row["labels"]),
+        created_ns=row["created_ns"],
+        anonymous=bool(row["anonymous"]),
+        is_filled=row["state"] != "filling",
+    )
