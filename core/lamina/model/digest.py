@@ -21,9 +21,9 @@ class Digest(str):
     def __new__(cls, text: str) -> Self:
         match = _GRAMMAR.fullmatch(text)
         if not match:
-            raise UsageError(f"not a digest: '{text[:160]}'", hint="a digest is sha256: and 64 lower-case hexadecimal digits")
+            raise UsageError(f"not a digest: {text[:160]!r}", hint="a digest is sha256: and 64 lower-case hexadecimal digits")
         if len(match[2]) != _HEX_DIGITS[match[1]]:
-            raise UsageError(f"not a digest: '{text[:160]}' has {len(match[2])} digits, {match[1]} has {_HEX_DIGITS[match[1]]}")
+            raise UsageError(f"not a digest: {text[:160]!r} has {len(match[2])} digits, {match[1]} has {_HEX_DIGITS[match[1]]}")
         return super().__new__(cls, text)
 
     @classmethod

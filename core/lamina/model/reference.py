@@ -50,15 +50,15 @@ class Reference:
         if colon > rest.rfind("/"):
             rest, tag = rest[:colon], rest[colon + 1 :]
             if not _TAG.fullmatch(tag):
-                raise _invalid(text, f"'{tag[:160]}' is not a tag", "a tag is up to 128 letters, digits, '_', '.' and '-'")
+                raise _invalid(text, f"{tag[:160]!r} is not a tag", "a tag is up to 128 letters, digits, '_', '.' and '-'")
         domain, path = _split_domain(rest)
         if not _DOMAIN.fullmatch(domain):
-            raise _invalid(text, f"'{domain[:160]}' is not a host name with an optional port")
+            raise _invalid(text, f"{domain[:160]!r} is not a host name with an optional port")
         if path != path.lower():
             raise _invalid(text, "the repository name must be lowercase", f"did you mean '{text.lower()}'?")
         for part in path.split("/"):
             if not _PATH_PART.fullmatch(part):
-                raise _invalid(text, f"'{part[:160]}' can't be part of a name" if part else "a part of the name is empty")
+                raise _invalid(text, f"{part[:160]!r} can't be part of a name" if part else "a part of the name is empty")
         if len(domain) + 1 + len(path) > MAX_NAME_CHARACTERS:
             raise _invalid(text[:40] + "…", f"the name has more than {MAX_NAME_CHARACTERS} characters")
         if tag is None and digest is None:
@@ -95,7 +95,7 @@ class Reference:
     def with_tag(self, tag: str) -> Self:
         """Give the same repository's name with another tag and no digest."""
         if not _TAG.fullmatch(tag):
-            raise _invalid(f"{self.familiar_name}:{tag}", f"'{tag[:160]}' is not a tag")
+            raise _invalid(f"{self.familiar_name}:{tag}", f"{tag[:160]!r} is not a tag")
         return replace(self, tag=tag, digest=None)
 
     def __str__(self) -> str:
@@ -116,4 +116,5 @@ def _split_domain(name: str) -> tuple[str, str]:
 
 
 def _invalid(text: str, why: str, hint: str = "a name is [HOST[:PORT]/]PATH[:TAG][@DIGEST], such as busybox:1.36") -> UsageError:
-    return UsageError(f"invalid image name '{text[:300]}': {why}", hint=hint)
+    shown = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text[:300])
+    return UsageError(f"invalid image name '{shown}': {why}", hint=hint)

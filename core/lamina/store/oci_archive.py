@@ -1,6 +1,7 @@
 """OCI image layouts as archives (image-layout.md): from a spool into the store, and from the store into a tar.
 
-Which image of a multi-platform index is taken: this machine's. The others are left out, for nothing here could run them.
+Which image of a multi-platform index is taken: this machine's. The others are left out, for nothing here could run them; an image
+that stands alone is taken whatever its platform.
 """
 
 import os
