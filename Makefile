@@ -1,0 +1,40 @@
+# Each target does its own set-up: a fresh Debian 12 with python3 and make is enough (scripts/set-up.sh).
+#
+#   make test   ruff, mypy, import-linter and all tests; without root the unit tests alone
+#   make demo   an image made here runs on the drivers overlay, aufs and vfs; needs root
+#   make lint   ruff, mypy and import-linter
+#   make clean  delete what the targets made in this directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST_WORKERS ?= 2
+
+.PHONY: test demo lint check-lint set-up-test set-up-demo clean
+
+# The tests run even if lint finds something, so that one run tells everything; either one's failure is the target's.
+test: set-up-test
+	@status=0; \
+	$(MAKE) --no-print-directory check-lint || status=1; \
+	if [ "$$(id -u)" = 0 ]; then places=tests; else places=tests/unit; echo "make test: not root, so only tests/unit; sudo make test runs them all"; fi; \
+	echo "make test: pytest $$places"; \
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $$places || status=1; \
+	exit $$status
+
+lint: set-up-test check-lint
+
+check-lint:
+	@echo "make lint: ruff, mypy, import-linter"
+	@$(BIN)/ruff check -q
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+demo: set-up-demo
+	@if [ "$$(id -u)" != 0 ]; then echo "make demo: containers need root: sudo make demo" >&2; exit 1; fi
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo/demo.sh
+
+set-up-test set-up-demo: set-up-%:
+	@PYTHON="$(PYTHON)" sh scripts/set-up.sh $*
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find core plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+#!/bin/sh
+# Set this clone up: `set-up.sh demo` for running Lamina, `set-up.sh test` for working on it too.
+#
+# Looks at what is there and adds what is missing, so that the second time costs nothing. System packages come by apt and only as
+# root; Python's go into .venv. Nothing outside this directory is changed otherwise.
+set -eu
+cd "$(dirname "$0")/.."
+purpose=$1
+python=${PYTHON:-python3}
+PATH=$PATH:/usr/sbin:/sbin
+unset PYTHONPATH PYTHONHOME || true
+
+say() { echo "set-up: $*"; }
+
+# What is needed, as PROGRAM:PACKAGE of Debian 12.
+needed="busybox:busybox-static fuse-overlayfs:fuse-overlayfs fusermount3:fuse3"
+if [ "$purpose" = test ]; then
+    needed="$needed mount:mount unshare:util-linux ps:procps script:bsdutils tar:tar setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs"
+    needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace bash:bash git:git"
+fi
+packages=
+for pair in $needed; do
+    command -v "${pair%%:*}" >/dev/null || packages="$packages ${pair##*:}"
+done
+command -v "$python" >/dev/null || { say "'$python' is not installed; Lamina needs Python 3.11 or newer" >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "$("$python" --version) is too old; Lamina needs Python 3.11 or newer" >&2; exit 1; }
+"$python" -c 'import ensurepip, sqlite3' 2>/dev/null || packages="$packages python3-venv"
+
+if [ -n "$packages" ]; then
+    if [ "$(id -u)" != 0 ]; then
+        say "not root, so not installed:$packages" >&2
+    elif ! command -v apt-get >/dev/null; then
+        say "no apt-get here; install by hand what Debian calls:$packages" >&2
+    else
+        say "apt-get install$packages"
+        export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086 # a list of words
+        install() { apt-get -qq install -y --no-install-recommends $packages </dev/null; }
+        log=$(mktemp)
+        if ! { install || { apt-get -qq update && install; }; } >"$log" 2>&1; then
+            cat "$log" >&2
+            say "apt-get could not install all of them; what needs them will fail" >&2
+        fi
+        rm -f "$log"
+    fi
+fi
+
+# The environment names the place it was made for and what was installed, and is made anew if either has changed.
+case $purpose in test) extras='[dev]' ;; *) extras= ;; esac
+wanted="$PWD $(cksum <pyproject.toml) $("$python" --version)"
+stamp=.venv/set-up-for
+have=$(cat "$stamp" 2>/dev/null || true)
+if [ "$have" = "$wanted [dev]" ] || [ "$have" = "$wanted $extras" ]; then
+    exit 0
+fi
+say "making .venv with $("$python" --version)"
+case $have in "$wanted"*) ;; *) "$python" -m venv --clear .venv ;; esac
+say "pip install -e .$extras"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" </dev/null
+echo "$wanted $extras" >"$stamp"
