@@ -17,7 +17,6 @@ All state is on disk: two engines on one root directory, in one process or in se
 """
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -168,14 +167,8 @@ class ContainersAPI:
 
         Raises `LaminaError` with what it wrote to standard error if it fails.
         """
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            config = self.create(image, command, **{**options, "auto_remove": True})
-            code = config.start_attached(stdout_fd=out.fileno(), stderr_fd=err.fileno())
-            out.seek(0)
-            err.seek(0)
-            if code:
-                raise LaminaError(f"the command ended with {code}: {err.read().decode(errors='replace').strip()}")
-            return out.read().decode(errors="replace")
+        container = self.create(image, command, **{**options, "auto_remove": True})
+        return _captured(lambda out, err: container.start_attached(stdout_fd=out, stderr_fd=err))
 
     def run_attached(
         self,
@@ -394,13 +387,7 @@ class ContainerHandle:
 
     def exec_output(self, command: Sequence[str], **options: Any) -> str:
         """Run a command in it and give what that wrote to standard output. Raises `LaminaError` if it fails."""
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            code = self.exec(command, stdout_fd=out.fileno(), stderr_fd=err.fileno(), **options)
-            out.seek(0)
-            err.seek(0)
-            if code:
-                raise LaminaError(f"the command ended with {code}: {err.read().decode(errors='replace').strip()}")
-            return out.read().decode(errors="replace")
+        return _captured(lambda out, err: self.exec(command, stdout_fd=out, stderr_fd=err, **options))
 
     def attach(
         self,
@@ -538,6 +525,18 @@ class ImagesAPI:
             return
         tops = {self.store.config(image).chain_ids[-1].hex for image in self.store.images() if self.store.config(image).chain_ids}
         self._engine.context.layers.discard_unused([chain.hex for chain in reversed(removal.chain_ids)], lambda key: key in tops)
+
+
+def _captured(run: Callable[[int, int], int | None]) -> str:
+    """Run a command with its output going into memory; gives what it wrote, or raises with its complaint."""
+    out, err = os.fdopen(os.memfd_create("stdout"), "rb"), os.fdopen(os.memfd_create("stderr"), "rb")
+    with out, err:
+        code = run(out.fileno(), err.fileno())
+        out.seek(0)
+        err.seek(0)
+        if code:
+            raise LaminaError(f"the command ended with {code}: {err.read().decode(errors='replace').strip()}")
+        return out.read().decode(errors="replace")
 
 
 __all__ = ["ContainerHandle", "ContainersAPI", "Engine", "ImagesAPI"]

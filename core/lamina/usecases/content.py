@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from lamina.api.types import Change, ChangeKind
-from lamina.archive.writer import write_layer, write_tree
 from lamina.model.container import Container, ContainerConfig, Status
 from lamina.model.image_config import Defaults
 from lamina.model.reference import Reference
@@ -48,7 +47,8 @@ class Content:
         progress: Progress = lambda _bytes: None,
     ) -> Image:
         """Make an image of a container: its image's layers and one more. A running one is paused meanwhile if `pause` is set."""
-        from lamina.store.changes import apply_changes  # hashing and compression: only a commit needs these
+        from lamina.archive.writer import write_layer  # hashing and compression: only a commit needs these
+        from lamina.store.changes import apply_changes
         from lamina.store.image_build import add_layer_image
 
         base = self.context.images.get(container.image_id)
@@ -78,6 +78,8 @@ class Content:
 
     def export(self, container: Container, out: BinaryIO) -> None:
         """Write the container's whole tree as a tar archive, volumes left out."""
+        from lamina.archive.writer import write_tree
+
         storage = self.context.layers.driver(container.driver)
         with self.context.layers.seen(storage, container.id, container.parents) as root:
             write_tree(out, root)

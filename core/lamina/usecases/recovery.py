@@ -5,7 +5,6 @@ undo is named by the database: rows of an operation whose process is gone, conta
 """
 
 import os
-import shutil
 
 from lamina.errors import LaminaError
 from lamina.linux import process
@@ -92,7 +91,6 @@ class Recovery:
             for volume, _state, owner in self.volumes.half_made():
                 if owner == operation_id:
                     self.volumes.finish_removal(volume)
-            shutil.rmtree(os.path.join(context.root_dir, "tmp", str(operation_id)), ignore_errors=True)
             with context.database.transaction() as tx:
                 tx.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
         except (OSError, LaminaError) as error:

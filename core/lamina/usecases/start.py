@@ -1,7 +1,6 @@
 """Starting a container, and settling one that has ended: the two ends between which its mounts and processes exist."""
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -264,10 +263,12 @@ class Starter:
         path = os.path.join(folder, "resolv.conf")
         if not os.path.exists(path):
             try:
-                shutil.copyfile("/etc/resolv.conf", path)
+                with open("/etc/resolv.conf", encoding="utf-8", errors="surrogateescape") as file:
+                    text = file.read()
             except OSError:
-                with open(path, "w", encoding="utf-8"):
-                    pass  # the host has none
+                text = ""  # the host has none
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(text)
 
 
 _TMPFS_OPTIONS = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"})

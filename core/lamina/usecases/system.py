@@ -1,7 +1,6 @@
 """The system as a whole: drivers and what they can do, disk usage, facts about this machine and store."""
 
 import os
-import platform
 from dataclasses import dataclass
 
 from lamina.api.types import Probe, Usage
@@ -189,13 +188,13 @@ class System:
             },
             "RootDir": self.context.root_dir,
             "RunDir": self.context.run_dir,
-            "KernelVersion": platform.release(),
+            "KernelVersion": os.uname().release,
             "OperatingSystem": _os_name(),
             "OSType": "linux",
-            "Architecture": platform.machine(),
+            "Architecture": os.uname().machine,
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "Name": platform.node(),
+            "Name": os.uname().nodename,
             "DefaultRuntime": "lamina",
         }
 
@@ -221,4 +220,4 @@ def _os_name() -> str:
                     return line.partition("=")[2].strip().strip('"')
     except OSError:
         pass
-    return platform.system()
+    return os.uname().sysname
