@@ -7,7 +7,6 @@ Order of recording: blobs durable, then the row that names them, then the index.
 """
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.reference import Reference
+from lamina.store.image_lookup import find_row, name_meant, no_such_image
 
 if TYPE_CHECKING:
     import sqlite3
@@ -56,7 +56,6 @@ SCHEMA = """
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
-_ID_PREFIX = re.compile(r"(?:sha256:)?([a-f0-9]{1,64})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,51 +236,13 @@ class ImageStore:
 
     def resolve(self, text: str) -> Image:
         """Find an image by name, id, digest or an id's beginning. Raise NotFoundError, or ConflictError if ambiguous."""
-        tx = self.database.connection
-        prefix = _ID_PREFIX.fullmatch(text)
-        if prefix and len(prefix[1]) == 64:
-            digest = f"sha256:{prefix[1]}"
-            row = tx.execute("SELECT * FROM images WHERE id = ? OR manifest = ? ORDER BY id = ? DESC", (digest,) * 3).fetchone()
-            if row is not None:
-                return _image(row)
-            raise _no_such_image(text)
-        if not text.startswith("sha256:"):
-            image = self._by_reference(tx, text, is_prefix=prefix is not None)
-            if image is not None:
-                return image
-        if prefix:
-            rows = tx.execute(
-                "SELECT * FROM images WHERE id >= ? AND id < ? LIMIT 2", (f"sha256:{prefix[1]}", f"sha256:{prefix[1]}g")
-            ).fetchall()
-            if len(rows) > 1:
-                raise ConflictError(f"image id '{text}' is ambiguous", hint="give more of its digits")
-            if rows:
-                return _image(rows[0])
-        raise _no_such_image(text)
-
-    def _by_reference(self, tx: "sqlite3.Connection", text: str, *, is_prefix: bool) -> Image | None:
-        try:
-            reference = Reference.parse(text)
-        except UsageError:
-            if is_prefix:
-                return None
-            raise
-        row = tx.execute(
-            "SELECT images.* FROM images JOIN image_names ON image_id = id WHERE reference = ?", (reference.canonical,)
-        ).fetchone()
-        if row is None and reference.digest is not None:
-            row = tx.execute(
-                "SELECT images.* FROM images JOIN image_names ON image_id = id WHERE manifest = ?"
-                " AND (substr(reference, 1, ?) IN (?, ?))",
-                (reference.digest, len(reference.name) + 1, f"{reference.name}:", f"{reference.name}@"),
-            ).fetchone()
-        return None if row is None else _image(row)
+        return _image(find_row(self.database.connection, text))
 
     def get(self, image_id: str) -> Image:
         """Give the image of exactly this id."""
         image = self._by_id(self.database.connection, image_id)
         if image is None:
-            raise _no_such_image(image_id)
+            raise no_such_image(image_id)
         return image
 
     def find_whole(self, image_id: Digest) -> Image | None:
@@ -351,14 +312,14 @@ class ImageStore:
             raise UsageError(f"'{reference.familiar}' can't be given as a name: it has a digest", hint="use NAME:TAG")
         with self._changing() as tx:
             if self._by_id(tx, image.id) is None:
-                raise _no_such_image(image.id)
+                raise no_such_image(image.id)
             self._name(tx, image.id, reference)
 
     def untag(self, reference: Reference) -> None:
         """Take a name away; the image stays."""
         with self._changing() as tx:
             if tx.execute("DELETE FROM image_names WHERE reference = ?", (reference.canonical,)).rowcount == 0:
-                raise _no_such_image(reference.familiar)
+                raise no_such_image(reference.familiar)
 
     def remove(
         self, text: str, *, users: Callable[[str], Sequence[ImageUser]], force: bool = False, collect: bool = True
@@ -372,7 +333,7 @@ class ImageStore:
         with self._changing() as tx:
             image = self.resolve(text)
             names = self._names(tx, image.id)
-            named = self._named_by(text, names)
+            named = name_meant(text, names)
             going = [named] if named is not None else names
             keeps_names = len(going) < len(names)
             used_by = [] if keeps_names else list(users(image.id))
@@ -390,17 +351,6 @@ class ImageStore:
         if deletes and collect:
             self.delete_unreferenced_blobs(wait=False)
         return Removal(untagged=tuple(name.familiar for name in going), deleted=(image.id,) if deletes else (), chain_ids=chain)
-
-    @staticmethod
-    def _named_by(text: str, names: Sequence[Reference]) -> Reference | None:
-        """The name that `text` is, None if it is an id. `names` are those of the image that `text` resolves to."""
-        if _ID_PREFIX.fullmatch(text) and (len(text) >= 64 or text.startswith("sha256:")):
-            return None
-        try:
-            reference = Reference.parse(text)
-        except UsageError:
-            return None
-        return reference if reference in names else None
 
     def delete_unreferenced_blobs(self, *, wait: bool = True) -> int:
         """Delete every blob that no image has; return the bytes freed.
@@ -495,10 +445,6 @@ _COLUMNS = tuple(Image.__dataclass_fields__)
 def _image(row: "sqlite3.Row") -> Image:
     values = dict(row)
     return Image(**{**values, "id": Digest(values["id"]), "manifest": Digest(values["manifest"])})
-
-
-def _no_such_image(text: str) -> NotFoundError:
-    return NotFoundError(f"no such image: '{text}'", hint="`lamina images` lists those that are here")
 
 
 def _in_use(text: str, users: Sequence[ImageUser]) -> ConflictError:
