@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from lamina.api.hookspecs import hookimpl
 from lamina.api.types import Change, Probe, Trees, Usage, View, WhiteoutFormat
 from lamina.errors import NotUsableError, UsageError
-from lamina.linux.fs import syncfs
+from lamina.linux.fs import remove_tree, syncfs
 from lamina_aufs import companions, form, layout, stack
 from lamina_aufs import method as methods
 from lamina_aufs.method import Choice, Method
@@ -104,7 +104,8 @@ class Driver:
         if self._method(home) is Method.OVERLAY:
             companions.ensure(home, key)
         syncfs(home)
-        layout.set_aside(work_dir(home, key))  # it is never mounted for writing again
+        if removing := layout.set_aside(work_dir(home, key)):  # it is never mounted for writing again
+            remove_tree(removing)
         return True
 
     @hookimpl
