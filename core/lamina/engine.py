@@ -20,24 +20,29 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from lamina.api.types import Change
-from lamina.errors import ConflictError, LaminaError
+from lamina.errors import ConflictError, LaminaError, NotFoundError
 from lamina.model.container import Container, ContainerConfig, MountRequest, Status
 from lamina.model.reference import Reference
-from lamina.store.images import Image, ImageUser, Removal
+from lamina.store.images import HistoryRow, Image, ImageUser, Removal
 from lamina.store.operations import Operation
 from lamina.usecases.content import Content
 from lamina.usecases.context import Context
 from lamina.usecases.control import Control
 from lamina.usecases.create import Creation
 from lamina.usecases.enter import Entering
+from lamina.usecases.images import selected_images
 from lamina.usecases.recovery import Recovery
 from lamina.usecases.settings import read_settings
 from lamina.usecases.start import Starter
 from lamina.usecases.system import System
 from lamina.usecases.volumes import Volumes
+
+if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
+    from lamina.archive.compression import Readable, Writable
+    from lamina.store.image_archive import LoadedImage
 
 Progress = Callable[[int], None]
 
@@ -230,11 +235,11 @@ class ContainersAPI:
         found = self._engine.context.records.all()
         return [ContainerHandle(self._engine, each.id) for each in found if each.is_active or not running_only]
 
-    def prune(self) -> tuple[list[str], int]:
-        """Remove every container that isn't running; gives their ids and the bytes freed."""
+    def prune(self, *, matches: Callable[[Container], bool] = lambda _container: True) -> tuple[list[str], int]:
+        """Remove every container that isn't running and that `matches` accepts; gives their ids and the bytes freed."""
         removed, freed = [], 0
         for container in self._engine.context.records.all():
-            if not container.is_active and container.status is not Status.REMOVING:
+            if not container.is_active and container.status is not Status.REMOVING and matches(container):
                 handle = ContainerHandle(self._engine, container.id)
                 size = handle.size_bytes()
                 try:
@@ -495,19 +500,74 @@ class ImagesAPI:
         self._discard_layers(removal)
         return removal
 
-    def prune(self, *, all_images: bool = False) -> tuple[list[Removal], int]:
-        """Remove images without a name, or with `all_images` all that no container was made from; gives the bytes freed too."""
+    def prune(
+        self, *, all_images: bool = False, matches: Callable[[Image], bool] = lambda _image: True
+    ) -> tuple[list[Removal], int]:
+        """Remove images without a name, or with `all_images` all that no container was made from; gives the bytes freed too.
+
+        Only those that `matches` accepts. The bytes are those of the blobs and of the unpacked layers.
+        """
         removals: list[Removal] = []
+        freed = 0
         for image in self.store.images():
-            if (self.store.names(image) and not all_images) or self._users(str(image.id)):
+            if (self.store.names(image) and not all_images) or self._users(str(image.id)) or not matches(image):
                 continue
             try:
                 removal = self.store.remove(str(image.id), users=self._users, force=True, collect=False)
-            except LaminaError:
+            except (ConflictError, NotFoundError):  # a container was made from it meanwhile, or somebody else has removed it
                 continue
-            self._discard_layers(removal)
+            freed += self._discard_layers(removal, measured=True)
             removals.append(removal)
-        return removals, self.store.delete_unreferenced_blobs()
+        return removals, freed + self.store.delete_unreferenced_blobs()
+
+    def history(self, name: str) -> list[HistoryRow]:
+        """Tell how an image came to be, the newest step first."""
+        return self.store.history(self.store.resolve(name))
+
+    def load(self, source: "Readable", *, max_bytes: int | None = None, progress: Progress | None = None) -> "list[LoadedImage]":
+        """Take in every image of an archive, Docker's or OCI's, packed or not, from a file or a pipe.
+
+        `max_bytes` limits what it may unpack to. Raises `ArchiveError`, `IntegrityError`; then nothing of the archive is left.
+        """
+        from lamina.store.image_archive import load
+        from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
+
+        return load(self.store, source, max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes, progress=progress)
+
+    def save(self, names: Sequence[str], out: "Writable", *, form: str = "docker", progress: Progress | None = None) -> None:
+        """Write images as one archive: `docker`, or `oci`, with the blobs as they lie.
+
+        A name without a tag means all tags of that repository; what is named by id is saved without a name.
+        """
+        from lamina.store.image_archive import save
+
+        save(self.store, selected_images(self.store, names), out, form=form, progress=progress)
+
+    def import_rootfs(
+        self,
+        source: "Readable",
+        name: str = "",
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+        max_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Make an image of one layer out of a root file system's tar, packed or not. `changes` are Dockerfile instructions."""
+        from lamina.store.image_build import import_rootfs
+        from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
+
+        return import_rootfs(
+            self.store,
+            source,
+            changes=changes,
+            message=message,
+            platform=platform,
+            progress=progress,
+            names=[Reference.parse(name)] if name else [],
+            max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes,
+        )
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Give the document that `image inspect` shows: Docker's names."""
@@ -520,11 +580,12 @@ class ImagesAPI:
             ImageUser(container_id=each.id, is_running=each.is_active) for each in self._engine.context.records.of_image(image_id)
         ]
 
-    def _discard_layers(self, removal: Removal) -> None:
+    def _discard_layers(self, removal: Removal, *, measured: bool = False) -> int:
         if not removal.chain_ids:
-            return
+            return 0
         tops = {self.store.config(image).chain_ids[-1].hex for image in self.store.images() if self.store.config(image).chain_ids}
-        self._engine.context.layers.discard_unused([chain.hex for chain in reversed(removal.chain_ids)], lambda key: key in tops)
+        keys = [chain.hex for chain in reversed(removal.chain_ids)]
+        return self._engine.context.layers.discard_unused(keys, lambda key: key in tops, measured=measured)
 
 
 def _captured(run: Callable[[int, int], int | None]) -> str:

@@ -126,8 +126,12 @@ class LayerStore:
         if os.path.isdir(driver.home):
             driver.sweep()
 
-    def discard_unused(self, keys_from_top: Sequence[str], is_image_top: Callable[[str], bool]) -> None:
-        """Discard an image's layers on every driver, from the top down to the first that something else lies on."""
+    def discard_unused(self, keys_from_top: Sequence[str], is_image_top: Callable[[str], bool], *, measured: bool = False) -> int:
+        """Discard an image's layers on every driver, from the top down to the first that something else lies on.
+
+        Gives the bytes freed if they are to be `measured`, which reads the layers' directories.
+        """
+        freed = 0
         for (name,) in self.database.connection.execute("SELECT DISTINCT driver FROM layers").fetchall():
             try:
                 driver = self.driver(name)
@@ -138,10 +142,13 @@ class LayerStore:
                     break
                 with locked(self.run_dir, f"{name}-{key}"):
                     if self.is_sealed(driver, key):
+                        size = self.usage(driver, key, keys_from_top[keys_from_top.index(key) + 1 :]).size_bytes if measured else 0
                         try:
                             self.discard(driver, key)
                         except ConflictError:
                             break
+                        freed += size
+        return freed
 
     def finish_discards(self) -> None:
         """Go on with discards that were killed; a container's own layer is its removal's affair."""
