@@ -43,7 +43,8 @@ class Mount:
             for flag in MountFlag
             if flag and flag in self.flags and flag.name and flag.name not in {"BIND", "REC"}
         ]
-        names += [key if value is None else f"{key}={value}" for key, value in self.options]
+        # aufs's own words end in a colon: br:PATH=rw, append:PATH=ro+wh
+        names += [key if value is None else f"{key}{'' if key.endswith(':') else '='}{value}" for key, value in self.options]
         if self.type == "bind":
             how = "--rbind" if MountFlag.REC in self.flags else "--bind"
             return f"mount {how} {'-o ' + ','.join(names) + ' ' if names else ''}{self.source} {self.target}"

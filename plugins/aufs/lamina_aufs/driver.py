@@ -85,7 +85,7 @@ class Driver:
             return True
         os.makedirs(work_dir(home, key), mode=0o700, exist_ok=True)
         form.to_rest(home, key, layout.read_layers(home, key))
-        if self._method(home) is Method.OVERLAY:
+        if self._choose(home).method is Method.OVERLAY:
             companions.ensure(home, key)
         return True
 
@@ -101,7 +101,7 @@ class Driver:
         if (now := form.read(home, key)) and now.is_mounted:
             form.to_rest(home, key, layout.read_layers(home, key))
         layout.make_folders(home)
-        if self._method(home) is Method.OVERLAY:
+        if self._choose(home).method is Method.OVERLAY:
             companions.ensure(home, key)
         syncfs(home)
         if removing := layout.set_aside(work_dir(home, key)):  # it is never mounted for writing again
