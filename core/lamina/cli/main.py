@@ -3,9 +3,10 @@
 Nothing of the engine is imported before a command is chosen; a command's module imports what that command needs.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +137,16 @@ class Settings:
         self.run_dir = run_dir
         self.storage_driver = storage_driver
 
-    def engine(self, storage_driver: str = "") -> "Engine":
-        """Open the engine."""
+    @contextlib.contextmanager
+    def engine(self, storage_driver: str = "") -> "Iterator[Engine]":
+        """Open the engine for the rest of this process.
+
+        It isn't closed: the last connection to close a database writes its log back and waits for the disk, which a later command
+        may as well do. Whatever had to be durable was made so by its own transaction.
+        """
         from lamina.engine import Engine
 
-        return Engine(
+        yield Engine(
             root_dir=self.root_dir, run_dir=self.run_dir, storage_driver=storage_driver or self.storage_driver, warn=print_warning
         )
 
@@ -213,5 +219,11 @@ def print_error(message: str, hint: str = "") -> None:
 
 
 def run() -> None:
-    """Exit with the command's code."""
-    sys.exit(main())
+    """Exit with the command's code, at once: what an interpreter tidies up at its end, the kernel does as well and faster."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 1
+    os._exit(code)
