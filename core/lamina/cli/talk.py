@@ -1,8 +1,4 @@
-"""What several commands say in the same way: doing one thing to many names, asking back, showing documents.
-
-`each` and `show_documents` go on after an error, as Docker does: what failed is one line on standard error, what didn't is printed,
-and the exit code is 1.
-"""
+"""What several commands say in the same way: asking back, showing documents, printing lists. Not what is in them."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -10,39 +6,7 @@ from typing import Any
 
 import click
 
-from lamina.errors import LaminaError
-
-
-def each(names: Iterable[str], action: Callable[[str], str | None], *, missing_is_fine: bool = False) -> int:
-    """Do `action` to every name and print what it gives back; gives the exit code.
-
-    With `missing_is_fine` a name that isn't there is told and doesn't count as a failure (`rmi --force`).
-    """
-    from lamina.cli.main import print_error
-    from lamina.errors import NotFoundError
-
-    code = 0
-    for name in names:
-        try:
-            said = action(name)
-        except LaminaError as error:
-            print_error(error.message, error.hint)
-            if not (missing_is_fine and isinstance(error, NotFoundError)):
-                code = 1
-        except OSError as error:
-            print_error(os_error_text(error, name))
-            code = 1
-        else:
-            if said is not None:
-                click.echo(said)
-    return code
-
-
-def os_error_text(error: OSError, subject: str) -> str:
-    """Say an error of the system, naming the file, or what was at work if it names none."""
-    why = (error.strerror or str(error)).lower()
-    names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    return f"{why}: {' -> '.join(repr(name) for name in names) if names else repr(subject)}"
+from lamina.cli.several import try_each
 
 
 def confirmed(warning: str, *, force: bool) -> bool:
@@ -57,7 +21,10 @@ def confirmed(warning: str, *, force: bool) -> bool:
 
 
 def show_documents(names: Iterable[str], find: Callable[[str], dict[str, Any]], *, template: str | None) -> int:
-    """Do what `inspect` does: one JSON list of what was found, or the template once for each; gives the exit code."""
+    """Do what `inspect` does: one JSON list of what was found, or the template once for each; gives the exit code.
+
+    A name that isn't there is an error of one line, and the others are shown all the same.
+    """
     lines: list[str] = []
     documents: list[dict[str, Any]] = []
     layout = None
@@ -72,7 +39,7 @@ def show_documents(names: Iterable[str], find: Callable[[str], dict[str, Any]], 
             lines.append(layout.render(document))
         documents.append(document)
 
-    code = each(names, take)
+    code = try_each(names, take, shows_names=False)
     if layout is not None:
         for line in lines:
             click.echo(line)

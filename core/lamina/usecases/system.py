@@ -1,14 +1,19 @@
 """The system as a whole: drivers and what they can do, disk usage, facts about this machine and store."""
 
+import hashlib
 import os
+import time
 from dataclasses import dataclass
+from typing import Any
 
-from lamina.api.types import Probe, Usage
-from lamina.errors import LaminaError
+from lamina import __version__
+from lamina.api.types import Probe
+from lamina.errors import LaminaError, NotUsableError, PluginError
 from lamina.model.container import Status
-from lamina.model.digest import Digest
+from lamina.model.image_config import format_time
 from lamina.usecases.content import Content
 from lamina.usecases.context import Context
+from lamina.usecases.disk import DiskUsage, discard_unused_layers, disk_usage
 from lamina.usecases.volumes import Volumes
 
 
@@ -27,33 +32,16 @@ class DriverStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerUsage:
-    """What one driver holds: `unpacked` for image layers, `written` for the containers' own."""
+class NetworkStatus:
+    """A network that a container may have."""
 
+    name: str
     driver: str
-    layers: int
-    unpacked: Usage
-    containers: int
-    written: Usage
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskUsage:
-    """What takes space, apart: packed blobs, unpacked layers by driver, volumes. Bytes as du(1) counts them."""
-
-    images: int
-    images_in_use: int
-    blobs_bytes: int
-    unpacked: tuple[LayerUsage, ...]
-    volumes: int
-    volumes_in_use: int
-    volumes_bytes: int
-    volumes_reclaimable_bytes: int
-    images_reclaimable_bytes: int
-    containers: int
-    containers_running: int
-    containers_bytes: int
-    containers_reclaimable_bytes: int
+    @property
+    def id(self) -> str:
+        """An id of Docker's shape, the same for ever: a network here has no state that could have one of its own."""
+        return hashlib.sha256(f"network {self.name}".encode()).hexdigest()
 
 
 class System:
@@ -103,113 +91,92 @@ class System:
 
     def disk_usage(self) -> DiskUsage:
         """Count what everything takes; the sums equal du(1)'s."""
-        context = self.context
-        containers = {container.id: container for container in context.records.all()}
-        layers: dict[str, LayerUsage] = {}
-        container_bytes: dict[str, int] = {}
-        children: dict[tuple[str, str], str | None] = {}
-        records = context.layers.records()
-        for name, key, parent, _state in records:
-            children[name, key] = parent
-        for name, key, _parent, state in records:
-            if state not in {"sealed", "writable"}:
-                continue
-            driver = context.layers.driver(name)
-            usage = driver.usage(key, _chain(children, name, key))
-            before = layers.get(name) or LayerUsage(
-                driver=name, layers=0, unpacked=Usage(size_bytes=0, inodes=0), containers=0, written=Usage(size_bytes=0, inodes=0)
-            )
-            own = key in containers
-            if own:
-                container_bytes[key] = usage.size_bytes
-            layers[name] = LayerUsage(
-                driver=name,
-                layers=before.layers + (not own),
-                unpacked=before.unpacked if own else _sum(before.unpacked, usage),
-                containers=before.containers + own,
-                written=_sum(before.written, usage) if own else before.written,
-            )
-        used_images = {container.image_id for container in containers.values()}
-        images = context.images.images()
-        volumes = self.volumes.all()
-        sizes = {volume.name: self.volumes.size_bytes(volume) for volume in volumes}
-        in_use = {volume.name for volume in volumes if self.volumes.users(volume.name)}
-        idle = [container.id for container in containers.values() if not container.is_active]
-        return DiskUsage(
-            images=len(images),
-            images_in_use=sum(str(image.id) in used_images for image in images),
-            blobs_bytes=self._blobs_bytes(),
-            unpacked=tuple(layers[name] for name in sorted(layers)),
-            volumes=len(volumes),
-            volumes_in_use=len(in_use),
-            volumes_bytes=sum(sizes.values()),
-            volumes_reclaimable_bytes=sum(sizes[name] for name in sizes if name not in in_use),
-            images_reclaimable_bytes=self._reclaimable_bytes(used_images),
-            containers=len(containers),
-            containers_running=sum(container.status is Status.RUNNING for container in containers.values()),
-            containers_bytes=sum(container_bytes.values()),
-            containers_reclaimable_bytes=sum(container_bytes.get(each, 0) for each in idle),
-        )
+        return disk_usage(self.context, self.volumes)
 
-    def _blobs_bytes(self) -> int:
-        total = 0
-        for digest in self.context.images.content.walk():
-            try:
-                total += os.stat(self.context.images.content.blob_path(digest)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-        return total
+    def discard_unused_layers(self) -> tuple[list[tuple[str, str]], int]:
+        """Discard the unpacked image layers that no container stands on; gives driver and key of each, and the bytes freed."""
+        return discard_unused_layers(self.context)
 
-    def _reclaimable_bytes(self, used_images: set[str]) -> int:
-        """What would be free if every image without a container were removed."""
-        rows = self.context.database.connection.execute("SELECT image_id, digest FROM image_blobs").fetchall()
-        kept = {digest for image_id, digest in rows if image_id in used_images}
-        content = self.context.images.content
-        return sum(content.size_bytes(Digest(digest)) for digest in {digest for _image, digest in rows} - kept)
+    def networks(self) -> list[NetworkStatus]:
+        """List the networks: each installed network driver is one."""
+        return [NetworkStatus(name=name, driver=name) for name in self.context.host.names("network")]
 
-    def info(self) -> dict[str, object]:
+    def info(self) -> dict[str, Any]:
         """Facts about this store and machine, under Docker's names where Docker has them."""
-        containers = self.context.records.all()
-        name = self.context.default_driver
-        driver = self.context.layers.driver(name)
+        context = self.context
+        containers = context.records.all()
+        machine = os.uname()
+        driver, status, warnings = self._default_driver()
         return {
             "Containers": len(containers),
             "ContainersRunning": sum(container.status is Status.RUNNING for container in containers),
             "ContainersPaused": sum(container.status is Status.PAUSED for container in containers),
             "ContainersStopped": sum(not container.is_active for container in containers),
-            "Images": len(self.context.images.images()),
-            "Driver": driver.name,
-            "DriverStatus": [["Method", driver.probe().method], ["Home", driver.home]],
+            "Images": len(context.images.images()),
+            "Driver": driver,
+            "DriverStatus": status,
             "Plugins": {
-                "Storage": self.context.host.names("storage"),
-                "Network": self.context.host.names("network"),
-                "Volume": self.context.host.names("volume"),
-                "Watch": self.context.host.names("watch"),
+                "Storage": context.host.names("storage"),
+                "Network": context.host.names("network"),
+                "Volume": context.host.names("volume"),
+                "Watch": context.host.names("watch"),
+                "Log": ["json-file"],
             },
-            "RootDir": self.context.root_dir,
-            "RunDir": self.context.run_dir,
-            "KernelVersion": os.uname().release,
+            "SystemTime": format_time(time.time_ns()),
+            "LoggingDriver": "json-file",
+            "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
+            "KernelVersion": machine.release,
             "OperatingSystem": _os_name(),
             "OSType": "linux",
-            "Architecture": os.uname().machine,
+            "Architecture": machine.machine,
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "Name": os.uname().nodename,
+            "Name": machine.nodename,
+            "ServerVersion": __version__,
             "DefaultRuntime": "lamina",
+            "DockerRootDir": context.root_dir,
+            "RootDir": context.root_dir,
+            "RunDir": context.run_dir,
+            "Warnings": warnings,
         }
 
+    def _default_driver(self) -> tuple[str, list[list[str]], list[str]]:
+        """The default storage driver for `info`, which tells as well when there is none that works."""
+        try:
+            driver = self.context.layers.driver(self.context.default_driver)
+            probe = driver.probe()
+        except (NotUsableError, PluginError, OSError) as error:
+            return "", [], [f"no usable storage driver: {error}"]
+        status = [["Method", probe.method], ["Usable", str(probe.usable).lower()], ["Home", driver.home]]
+        return driver.name, status, [] if probe.usable else [f"storage driver '{driver.name}' can't work here: {probe.reason}"]
 
-def _chain(parents: dict[tuple[str, str], str | None], driver: str, key: str) -> tuple[str, ...]:
-    chain = []
-    parent = parents.get((driver, key))
-    while parent is not None:
-        chain.append(parent)
-        parent = parents.get((driver, parent))
-    return tuple(chain)
 
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(size_bytes=one.size_bytes + other.size_bytes, inodes=one.inodes + other.inodes)
+def driver_document(status: DriverStatus) -> dict[str, Any]:
+    """What `driver inspect` shows."""
+    document: dict[str, Any] = {
+        "Name": status.name,
+        "Aliases": list(status.aliases),
+        "Default": status.is_default,
+        "Usable": status.probe is not None and status.probe.usable,
+        "Method": status.probe.method if status.probe is not None else "",
+        "Reason": status.probe.reason if status.probe is not None else status.problem,
+        "Hint": status.probe.hint if status.probe is not None else "",
+        "Home": status.home,
+        "EntryPoint": status.target,
+        "Capabilities": None,
+    }
+    if status.probe is not None:
+        able = status.probe.capabilities
+        document["Capabilities"] = {
+            "Whiteouts": able.whiteouts.value,
+            "NativeDiff": able.native_diff,
+            "MaxDepth": able.max_depth,
+            "Quota": able.quota,
+            "Preserves": sorted(each.value for each in able.preserves),
+            "ForbiddenPrefix": able.forbidden_prefix,
+            "MaxNameBytes": able.max_name_bytes,
+        }
+    return document
 
 
 def _os_name() -> str:
