@@ -1,11 +1,24 @@
-"""What every privileged test has: a mount namespace that isn't the machine's, and a directory of its own."""
+"""What every privileged test has: a mount namespace that isn't the machine's, and a directory of its own.
 
+Tests of the whole (`test_show_*`) have more: each driver in turn, a root directory with the images `busybox` and `base` unpacked on
+all drivers, a mount namespace for this test alone, and a check that nothing is left when it is over.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import archives
+import leaks
 import pytest
+from cases import DRIVERS, Lamina
 
+from lamina.engine import Engine
 from lamina.linux import mount, namespace
+from lamina.store.image_archive import load
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +36,63 @@ def root_dir(tmp_path: Path) -> Iterator[str]:
     for target in reversed(left):
         mount.unmount(target, detach=True)
     assert not left, "mounts were left behind"
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    """Each storage driver in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def prepared_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A root directory to copy: `busybox` (bootstrapped) and `base` (loaded), unpacked on every driver; no container."""
+    place = tmp_path_factory.mktemp("prepared")
+    root = place / "root"
+    archive = archives.image(place / "base.tar", "base:latest", archives.base_layers())
+    with Engine(root_dir=str(root)) as engine, open(archive, "rb") as stream:
+        engine.images.bootstrap("busybox")
+        load(engine.images.store, stream)
+        for driver in DRIVERS:
+            for name in ("busybox", "base"):
+                engine.containers.create(name, ["true"], driver=driver).remove()
+    assert not leaks.left_on_disk(root)
+    yield root
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def own_mounts() -> Iterator[None]:
+    """A mount namespace for this test alone: what it leaves mounted ends with it, and is seen by no other test."""
+    here = os.getcwd()
+    outer = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    namespace.unshare(namespace.CLONE_NEWNS)
+    mount.make_private()
+    try:
+        yield
+    finally:
+        namespace.setns(outer, namespace.CLONE_NEWNS)
+        os.close(outer)
+        os.chdir(here)
+
+
+@pytest.fixture
+def own_network() -> Iterator[None]:
+    """A network namespace for this test alone, which is "the host's" to its containers: ports never clash."""
+    with contextlib.ExitStack() as stack:
+        outer = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, outer)
+        namespace.unshare(namespace.CLONE_NEWNET)
+        stack.callback(namespace.setns, outer, namespace.CLONE_NEWNET)
+        namespace.loopback_up()
+        yield
+
+
+@pytest.fixture
+def lamina(driver: str, tmp_path: Path, prepared_root: Path, own_mounts: None) -> Iterator[Lamina]:
+    """The command line on a root directory of this test's own, with the driver whose turn it is; nothing may be left at its end."""
+    root = tmp_path / "root"
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(prepared_root), str(root)], check=True)
+    with leaks.nothing_left(root):
+        yield Lamina(root, driver)
+    shutil.rmtree(root)

@@ -1,0 +1,154 @@
+"""What a test may not leave behind: mounts, descriptors, processes, cgroups, network namespaces, locks, trash, half-made rows.
+
+The machine's other processes are none of ours: a process counts if it descends from this one, which as a subreaper becomes the
+parent of every monitor that its command left in the background; a cgroup counts if its name is new and nobody else's processes
+are in it.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lamina.engine import Engine
+from lamina.linux import mount, process
+from lamina.runtime.freezer import find_hierarchy
+
+PATIENCE_S = 10.0
+"""For what ends by itself: a monitor that is just finishing, a dead process that is being reaped."""
+
+
+def descendants() -> dict[int, str]:
+    """Every process below this one, dead ones that wait to be reaped too: pid to command line."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{name}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+                parents[int(name)] = int(fields[1])
+    found: dict[int, str] = {}
+    wanted = {os.getpid()}
+    while wanted:
+        wanted = {pid for pid, parent in parents.items() if parent in wanted}
+        for pid in wanted:
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                words = "(gone)"
+            found[pid] = words or "(dead, not reaped)"
+    return found
+
+
+def reap(before: set[int]) -> None:
+    """Reap the dead that fell to this process as their subreaper."""
+    for pid in descendants().keys() - before:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def cgroups() -> set[str]:
+    """The cgroups of paused containers."""
+    top = find_hierarchy().path
+    return {entry.path for entry in os.scandir(top) if entry.name.startswith("lamina-")}
+
+
+def network_namespaces() -> set[str]:
+    """The network namespaces that are kept alive below this process, or by a mount in this mount namespace."""
+    found = {each.root for each in mount.mounts() if each.fstype == "nsfs" and each.root.startswith("net:")}
+    for pid in descendants():
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/ns/net"))
+    return found
+
+
+def descriptors() -> dict[int, str]:
+    """This process's open descriptors: number to what it is."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return {number: what for number, what in found.items() if not what.endswith("/fd")}
+
+
+def places() -> list[str]:
+    """What is mounted in this mount namespace, and where."""
+    return sorted(f"{each.fstype} on {each.target}" for each in mount.mounts())
+
+
+def rows(root: Path, query: str) -> list[tuple[object, ...]]:
+    """Ask the database as it lies."""
+    with contextlib.closing(sqlite3.connect(f"file:{root}/lamina.db?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def settle_and_remove(root: Path) -> None:
+    """Remove every container and every volume of a root directory: what is still there afterwards has leaked."""
+    with Engine(root_dir=str(root)) as engine:
+        for container in engine.containers.all():
+            container.remove(force=True, volumes=True)
+        for volume in engine.volumes.all():
+            engine.volumes.remove(volume.name)
+
+
+def left_on_disk(root: Path) -> list[str]:
+    """What a root directory without containers still has of them, of locks, of trash and of work half done."""
+    found = [f"a row in operations: {row}" for row in rows(root, "SELECT name, pid FROM operations")]
+    found += [f"a layer: {row}" for row in rows(root, "SELECT driver, state, key FROM layers WHERE state != 'sealed' OR operation")]
+    found += [f"a container: {row}" for row in rows(root, "SELECT name, status FROM containers")]
+    found += [f"a volume: {row}" for row in rows(root, "SELECT name, state FROM volumes")]
+    found += [f"a user of a volume: {row}" for row in rows(root, "SELECT volume, container_id FROM volume_users")]
+    folders = ("containers", "run/containers", "run/locks", "tmp", "volumes")
+    folders += tuple(f"{driver}/{name}" for driver in ("overlay", "aufs", "vfs") for name in ("trash", "new", "tmp", "ro"))
+    for folder in folders:
+        if (root / folder).is_dir():
+            found += [f"a file: {folder}/{name}" for name in os.listdir(root / folder)]
+    with Engine(root_dir=str(root)) as engine:
+        known = {(row[0], row[1]) for row in rows(root, "SELECT driver, key FROM layers")}
+        for name in ("overlay", "aufs", "vfs"):
+            driver = engine.context.layers.driver(name)
+            if os.path.isdir(driver.home):
+                found += [f"a layer that nobody knows: {name} {key}" for key in driver.keys() if (name, key) not in known]
+    return found
+
+
+@contextlib.contextmanager
+def nothing_left(root: Path) -> Iterator[None]:
+    """Run the block; then remove its containers, and fail for whatever is left of it anywhere."""
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    processes_before, mounts_before, cgroups_before = descendants(), places(), cgroups()
+    descriptors_before, networks_before = descriptors(), network_namespaces()
+    mounted_below = len([each for each in mount.mounts() if each.target.startswith(f"{root}/")])
+    assert not mounted_below, "the root directory had mounts before the test"
+    yield
+    settle_and_remove(root)
+    after: dict[str, Callable[[], object]] = {
+        "processes": lambda: {pid: words for pid, words in descendants().items() if pid not in processes_before},
+        "mounts": lambda: [place for place in places() if place not in mounts_before],
+        "cgroups": lambda: [path for path in cgroups() - cgroups_before if _is_ours(path)],
+        "network namespaces": lambda: network_namespaces() - networks_before,
+        "descriptors": lambda: {key: what for key, what in descriptors().items() if descriptors_before.get(key) != what},
+        "on disk": lambda: left_on_disk(root),
+    }
+    deadline = time.monotonic() + PATIENCE_S
+    while left := {what: found for what, look in after.items() if (found := look())}:
+        reap(set(processes_before))
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    for pid in left.get("processes", {}):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    assert not left, f"left behind: {left}"
+
+
+def _is_ours(cgroup: str) -> bool:
+    ours = descendants()
+    try:
+        inside = Path(cgroup, "cgroup.procs").read_text(encoding="ascii").split()
+    except OSError:
+        return False
+    return all(int(pid) in ours for pid in inside)
