@@ -1,10 +1,12 @@
 """The image store: names, ids, removal, garbage, and that the layout's index always says what the database says."""
 
+import errno
 import fcntl
 import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundError, UsageError
+from lamina.linux import mount
 from lamina.model.digest import Digest
 from lamina.model.image import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Manifest
 from lamina.model.image_config import Defaults, ImageConfig
@@ -225,6 +228,57 @@ def test_an_error_while_a_layer_is_written_leaves_nothing(images):
     assert blobs(images) == before
     assert os.listdir(images.content.tmp_dir) == []
     assert threading.active_count() == 1
+
+
+def test_a_layer_gives_the_same_blob_in_whatever_pieces_it_is_written(images):
+    tar = tar_of({"file": b"".join(str(number).encode() for number in range(300_000))})
+
+    def in_pieces(out: object) -> None:
+        for at in range(0, len(tar), 100_003):
+            out.write(tar[at : at + 100_003])
+
+    digests = []
+    for write in (lambda out: out.write(tar), in_pieces):
+        image = add_layer_image(images, base=None, write_layer=write)
+        digests.append(images.layers(image)[0].digest)
+        images.remove(image.id, users=nobody)
+    assert digests[0] == digests[1]
+
+
+def test_the_same_layer_packed_in_another_way_takes_no_space_again(images):
+    tar = tar_of({"file": b"x" * 100_000})
+    packed = subprocess.run(["gzip", "-9", "-c"], input=tar, capture_output=True, check=True).stdout
+    first = import_rootfs(images, io.BytesIO(packed), message="one")
+    second = import_rootfs(images, io.BytesIO(tar), message="two")
+    assert first.id != second.id
+    assert images.layers(first) == images.layers(second)
+    assert len(blobs(images)) == 5
+
+
+def test_a_failure_after_the_blobs_are_written_takes_them_away(images):
+    base = make(images, "base")
+    before = blobs(images)
+    images.database.connection.execute("CREATE TRIGGER full BEFORE INSERT ON images BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="no room"):
+        add_layer_image(images, base=base, write_layer=lambda out: out.write(tar_of({"more": b"y"})))
+    assert blobs(images) == before
+
+
+def test_a_full_disk_leaves_nothing(root_dir):
+    small = f"{root_dir}/small"
+    os.mkdir(small)
+    mount.mount("none", small, "tmpfs", data="size=2m")
+    try:
+        images = ImageStore(ContentStore(small), Database(f"{root_dir}/lamina.db"))
+        images.rewrite_index()
+        with pytest.raises(OSError) as caught:
+            import_rootfs(images, io.BytesIO(tar_of({"file": os.urandom(5_000_000)})))
+        assert caught.value.errno == errno.ENOSPC
+        assert blobs(images) == set()
+        assert os.listdir(images.content.tmp_dir) == []
+        assert make(images, "fits").size_bytes
+    finally:
+        mount.unmount(small)
 
 
 @pytest.mark.parametrize("compress", [[], ["gzip", "-9"], ["zstd", "-q"], ["xz", "-1"], ["bzip2"]])

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import tarfile
 from pathlib import Path
@@ -397,6 +398,31 @@ def test_an_archive_that_unpacks_beyond_the_limit_is_refused(images, where):
     bomb = tar_of(docker_archive(**{"one/layer.tar": zeros if where == "outside" else gzip.compress(zeros)}))
     with pytest.raises(ArchiveError, match="limit of 5000000 bytes"):
         load(images, Pipe(gzip.compress(bomb) if where == "outside" else bomb), max_bytes=5_000_000)
+    assert_untouched(images)
+
+
+def test_the_limit_holds_for_all_layers_together(images):
+    config = config_of(zeros := tar_of({"zeros": bytes(3_000_000)}), more := tar_of({"more": bytes(3_000_000)}))
+    entry = {"Config": "x.json", "RepoTags": None, "Layers": ["1.tar", "2.tar"]}
+    members = {"1.tar": gzip.compress(zeros), "2.tar": gzip.compress(more), "x.json": config, "manifest.json": dumps([entry])}
+    with pytest.raises(ArchiveError, match="limit"):
+        load_members(images, members, max_bytes=5_000_000)
+    assert_untouched(images)
+    assert load_members(images, members, max_bytes=7_000_000)
+
+
+def test_a_good_image_beside_a_bad_one_does_not_become_visible(images):
+    other = config_of(TOP)
+    entries = [ENTRY, {"Config": "other.json", "RepoTags": ["b:1"], "Layers": ["one/layer.tar"]}]
+    with pytest.raises(IntegrityError, match="diff_id"):
+        load_members(images, docker_archive(**{"other.json": other, "manifest.json": dumps(entries)}))
+    assert_untouched(images)
+
+
+def test_a_failure_after_the_blobs_are_written_takes_them_away(images):
+    images.database.connection.execute("CREATE TRIGGER full BEFORE INSERT ON images BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="no room"):
+        load_members(images, docker_archive())
     assert_untouched(images)
 
 
