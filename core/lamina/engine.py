@@ -20,7 +20,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lamina.api.types import Change
 from lamina.errors import ConflictError, LaminaError, NotFoundError
@@ -33,7 +33,6 @@ from lamina.usecases.context import Context
 from lamina.usecases.control import Control
 from lamina.usecases.create import Creation
 from lamina.usecases.enter import Entering
-from lamina.usecases.images import selected_images
 from lamina.usecases.recovery import Recovery
 from lamina.usecases.settings import read_settings
 from lamina.usecases.start import Starter
@@ -172,8 +171,8 @@ class ContainersAPI:
 
         Raises `LaminaError` with what it wrote to standard error if it fails.
         """
-        container = self.create(image, command, **{**options, "auto_remove": True})
-        return _captured(lambda out, err: container.start_attached(stdout_fd=out, stderr_fd=err))
+        with self.create(image, command, **{**options, "auto_remove": True}) as container:  # gone even if it can't be started
+            return _captured(lambda out, err: container.start_attached(stdout_fd=out, stderr_fd=err))
 
     def run_attached(
         self,
@@ -324,17 +323,17 @@ class ContainerHandle:
             self.remove(volumes=True)
         return code
 
-    def stop(self, *, timeout_s: int | None = None) -> None:
-        """Ask it to end, wait, then kill it."""
-        self._engine.control.stop(self.record, timeout_s)
+    def stop(self, *, timeout_s: int | None = None, signal: str = "") -> None:
+        """Ask it to end by its stop signal or the one given, wait, then kill it."""
+        self._engine.control.stop(self.record, timeout_s, signal_name=signal)
 
     def kill(self, signal: str = "KILL") -> None:
         """Send a signal."""
         self._engine.control.kill(self.record, signal)
 
-    def restart(self, *, timeout_s: int | None = None) -> None:
+    def restart(self, *, timeout_s: int | None = None, signal: str = "") -> None:
         """Stop and start it."""
-        self.stop(timeout_s=timeout_s)
+        self.stop(timeout_s=timeout_s, signal=signal)
         self.start()
 
     def wait(self) -> int:
@@ -438,7 +437,7 @@ class ContainerHandle:
             progress=progress,
         )
 
-    def export(self, out: BinaryIO) -> None:
+    def export(self, out: "Writable") -> None:
         """Write its whole tree as a tar archive."""
         self._engine.content.export(self.record, out)
 
@@ -451,6 +450,16 @@ class ContainerHandle:
     def top(self) -> list[tuple[str, ...]]:
         """List its processes; columns as `lamina.runtime.processes.TITLES`."""
         return self._engine.control.top(self.record)
+
+    def process_table(self, ps_options: Sequence[str] = ()) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """List its processes: the columns' titles and the rows; with options, those of the host's ps(1)."""
+        if not ps_options:
+            from lamina.runtime.processes import TITLES
+
+            return TITLES, self.top()
+        from lamina.usecases.host_ps import host_ps  # subprocess is 10 ms
+
+        return host_ps(ps_options, set(self._engine.control.pids(self.record)))
 
     def logs(self) -> str:
         """Give all that it has written so far, both streams in the order of their coming."""
@@ -534,12 +543,20 @@ class ImagesAPI:
 
         return load(self.store, source, max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes, progress=progress)
 
+    def saved_bytes(self, names: Sequence[str], *, form: str = "docker") -> int:
+        """About how long the archive of `save` becomes: its layers, packed or not."""
+        from lamina.usecases.images import selected_images
+
+        selected = selected_images(self.store, names)
+        return sum(one.image.stored_bytes if form == "oci" else one.image.size_bytes for one in selected)
+
     def save(self, names: Sequence[str], out: "Writable", *, form: str = "docker", progress: Progress | None = None) -> None:
         """Write images as one archive: `docker`, or `oci`, with the blobs as they lie.
 
         A name without a tag means all tags of that repository; what is named by id is saved without a name.
         """
         from lamina.store.image_archive import save
+        from lamina.usecases.images import selected_images
 
         save(self.store, selected_images(self.store, names), out, form=form, progress=progress)
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from lamina.api.types import Change, ChangeKind
 from lamina.model.container import Container, ContainerConfig, Status
@@ -12,6 +12,9 @@ from lamina.model.reference import Reference
 from lamina.store.images import Image
 from lamina.usecases.context import Context
 from lamina.usecases.control import Control
+
+if TYPE_CHECKING:
+    from lamina.archive.compression import Writable
 
 Progress = Callable[[int], None]
 
@@ -76,7 +79,7 @@ class Content:
             if paused:
                 self.control.unpause(replace(container, status=Status.PAUSED))
 
-    def export(self, container: Container, out: BinaryIO) -> None:
+    def export(self, container: Container, out: "Writable") -> None:
         """Write the container's whole tree as a tar archive, volumes left out."""
         from lamina.archive.writer import write_tree
 

@@ -37,8 +37,9 @@ class Control:
         if number == signal.SIGKILL:
             self._wait_ended(container, KILL_TIMEOUT_S)
 
-    def stop(self, container: Container, timeout_s: int | None = None) -> None:
+    def stop(self, container: Container, timeout_s: int | None = None, *, signal_name: str = "") -> None:
         """Send the stop signal, wait, then kill; a negative time waits for ever. No error if it isn't running."""
+        number = parse_signal(signal_name or container.config.stop_signal or "TERM")
         container = self.starter.refreshed(container)
         if not container.is_active:
             return
@@ -46,7 +47,7 @@ class Control:
             self.unpause(container)
         if timeout_s is None:
             timeout_s = container.config.stop_timeout_s if container.config.stop_timeout_s is not None else DEFAULT_STOP_TIMEOUT_S
-        self._signal(container, parse_signal(container.config.stop_signal or "TERM"))
+        self._signal(container, number)
         if not self._wait_ended(container, timeout_s):
             self._signal(container, signal.SIGKILL)
             if not self._wait_ended(container, KILL_TIMEOUT_S):

@@ -1,0 +1,29 @@
+"""`lamina commit`: make an image of a container."""
+
+from collections.abc import Sequence
+
+import click
+
+from lamina.cli.completion import complete_containers
+from lamina.cli.main import Settings
+from lamina.cli.options import Command
+from lamina.cli.progress import progress
+
+
+@click.command(cls=Command)
+@click.option("--author", "-a", default="", metavar="NAME", help="Who made the image.")
+@click.option("--message", "-m", default="", metavar="TEXT", help="A note for the image's history.")
+@click.option("--change", "-c", "changes", multiple=True, metavar="INSTRUCTION", help="Apply a Dockerfile instruction.")
+@click.option("--pause/--no-pause", "-p", default=True, help="Freeze it meanwhile.  [yes]")
+@click.argument("container", shell_complete=complete_containers)
+@click.argument("name", default="", metavar="[NAME[:TAG]]")
+@click.pass_obj
+def command(
+    settings: Settings, *, container: str, name: str, author: str, message: str, changes: Sequence[str], pause: bool
+) -> None:
+    """Make an image of a container: its image's layers, and one more with what it has changed."""
+    with settings.engine() as engine:
+        handle = engine.containers.get(container)
+        with progress("committing") as advance:
+            image = handle.commit(name, author=author, message=message, changes=changes, pause=pause, progress=advance)
+        click.echo(image.id)

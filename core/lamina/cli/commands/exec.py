@@ -1,0 +1,37 @@
+"""`lamina exec`: run a command in a running container."""
+
+from collections.abc import Sequence
+
+import click
+
+from lamina.cli.completion import complete_running
+from lamina.cli.container_options import check_working_dir, read_env
+from lamina.cli.main import Settings
+from lamina.cli.options import Command, detach_keys_option, process_options
+from lamina.cli.streams import check_terminal, joined, terminal_size
+
+
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False})
+@click.option("--detach", "-d", is_flag=True, help="Leave it running.")
+@process_options
+@detach_keys_option
+@click.argument("container", shell_complete=complete_running)
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]...")
+@click.pass_obj
+def command(
+    settings: Settings, *, container: str, arguments: Sequence[str], detach: bool, detach_keys: str | None, env: Sequence[str],
+    env_files: Sequence[str], working_dir: str, user: str, tty: bool, interactive: bool,
+) -> int:  # fmt: skip
+    """Run COMMAND in a running container. The exit code is the command's."""
+    check_working_dir(working_dir)
+    streams = joined(stdin=interactive and not detach)
+    with settings.engine() as engine:
+        handle = engine.containers.get(container)
+        if not detach:
+            check_terminal(streams, tty=tty)
+        code = handle.exec(
+            arguments, env=read_env(env, env_files), user=user, working_dir=working_dir, tty=tty, detach=detach,
+            stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd, detach_keys=detach_keys,
+            terminal_size=terminal_size() if tty else (0, 0),
+        )  # fmt: skip
+    return code or 0

@@ -1,0 +1,24 @@
+"""`lamina restart`: stop containers and start them again."""
+
+from collections.abc import Sequence
+
+import click
+
+from lamina.cli.completion import complete_containers
+from lamina.cli.main import Settings
+from lamina.cli.options import Command
+from lamina.cli.several import try_each
+
+
+@click.command(cls=Command)
+@click.option("--signal", "-s", "signal_name", default="", metavar="SIGNAL", help="What to send.  [the container's stop signal]")
+@click.option(
+    "--timeout", "--time", "-t", "timeout_s", type=int, default=None, metavar="SECONDS",
+    help="How long to wait before killing; -1 for ever.  [the container's, or 10]",
+)  # fmt: skip
+@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_containers)
+@click.pass_obj
+def command(settings: Settings, *, containers: Sequence[str], signal_name: str, timeout_s: int | None) -> int:
+    """Stop containers that run, and start them."""
+    with settings.engine() as engine:
+        return try_each(containers, lambda name: engine.containers.get(name).restart(timeout_s=timeout_s, signal=signal_name))

@@ -1,0 +1,160 @@
+"""The options of `run` and `create`: what a container is made of, read into a `ContainerConfig`."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+from lamina.cli.completion import complete_drivers, complete_networks
+from lamina.cli.options import process_options
+from lamina.errors import ConflictError, LaminaError, UsageError
+from lamina.model.container import ContainerConfig, MountRequest, parse_env_file, parse_mount, parse_tmpfs, parse_volume
+
+Decorated = Callable[..., Any]
+
+_OPTIONS = (
+    click.option("--name", default="", metavar="NAME", help="Name the container."),
+    click.option("--rm", "auto_remove", is_flag=True, help="Remove the container, and its anonymous volumes, when it has ended."),
+    click.option("--volume", "-v", "volumes", multiple=True, metavar="[SOURCE:]TARGET[:ro]", help="Mount a host path or a volume."),
+    click.option(
+        "--mount", "mounts", multiple=True, metavar="type=bind|volume|tmpfs,…", help="Mount something, said in words."
+    ),
+    click.option("--tmpfs", "tmpfses", multiple=True, metavar="TARGET[:OPTIONS]", help="Mount an empty file system in memory."),
+    click.option(
+        "--network", "--net", "network", default="none", metavar="NAME", shell_complete=complete_networks,
+        help="The network: none, host, or a plugin's.  [none]",
+    ),
+    click.option("--hostname", "-h", default="", metavar="NAME", help="The host name.  [the container's id]"),
+    click.option("--domainname", default="", metavar="NAME", help="The domain name."),
+    click.option("--entrypoint", default=None, metavar="PROGRAM", help='Run this instead of the image\'s entrypoint; "" for none.'),
+    click.option("--read-only", is_flag=True, help="Mount the root read-only."),
+    click.option("--label", "-l", "labels", multiple=True, metavar="NAME[=VALUE]", help="Set a label."),
+    click.option("--label-file", "label_files", multiple=True, metavar="FILE", help="Read labels from a file."),
+    click.option("--stop-signal", default="", metavar="SIGNAL", help="What `stop` sends.  [TERM]"),
+    click.option("--stop-timeout", "stop_timeout_s", type=int, default=None, metavar="SECONDS", help="What `stop` waits.  [10]"),
+    click.option("--init", is_flag=True, help="Run an init that passes signals on and reaps orphans."),
+    click.option("--cidfile", default="", metavar="FILE", help="Write the container's id into a new file."),
+    click.option("--storage-driver", "storage_driver", default="", metavar="NAME", shell_complete=complete_drivers,
+        help="The storage driver of this container."),
+    click.option("--storage-opt", "storage_options", multiple=True, metavar="NAME=VALUE", help="An option for the storage driver."),
+    click.option(
+        "--attach", "-a", type=click.Choice(["stdin", "stdout", "stderr"], case_sensitive=False), multiple=True,
+        help="Join this stream alone.",
+    ),
+    click.option("--pull", type=click.Choice(["missing", "never"]), default="missing", help="There is no registry to pull from."),
+)  # fmt: skip
+
+
+def container_options(function: Decorated) -> Decorated:
+    """Add the options."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return process_options(function)
+
+
+def read_config(
+    *, image: str, arguments: Sequence[str], env: Sequence[str], env_files: Sequence[str], working_dir: str, user: str, tty: bool,
+    interactive: bool, auto_remove: bool, volumes: Sequence[str], mounts: Sequence[str], tmpfses: Sequence[str], network: str,
+    hostname: str, domainname: str, entrypoint: str | None, read_only: bool, labels: Sequence[str], label_files: Sequence[str],
+    stop_signal: str, stop_timeout_s: int | None, init: bool, storage_options: Sequence[str], pull: str,
+) -> ContainerConfig:  # fmt: skip
+    """Read the options' texts. Raises `UsageError` for one that can't be meant."""
+    del pull  # both of its values mean the same while there is nothing to pull from
+    check_working_dir(working_dir)
+    if stop_signal:
+        from lamina.usecases.control import parse_signal
+
+        parse_signal(stop_signal)
+    return ContainerConfig(
+        image=image, command=tuple(arguments), entrypoint=() if entrypoint is None else (entrypoint,),
+        env=read_env(env, env_files), working_dir=working_dir, user=user, hostname=hostname, domainname=domainname,
+        labels=_read_labels(labels, label_files), tty=tty, open_stdin=interactive, stop_signal=stop_signal,
+        stop_timeout_s=stop_timeout_s, network=network, mounts=_read_mounts(volumes, mounts, tmpfses), read_only=read_only,
+        auto_remove=auto_remove, init=init, storage_options=dict(_read_storage_option(text) for text in storage_options),
+    )  # fmt: skip
+
+
+def check_working_dir(path: str) -> None:
+    """Refuse a relative working directory."""
+    if path and not path.startswith("/"):
+        raise UsageError(f"the working directory '{path}' is not absolute", hint="begin it with /")
+
+
+def read_env(env: Sequence[str], env_files: Sequence[str]) -> tuple[str, ...]:
+    """Read `--env-file` and `--env`, the latter last so that it wins; a name alone takes our own value, if we have one."""
+    found: list[str] = []
+    for path in env_files:
+        found += parse_env_file(_read_text(path), os.environ, name=path)
+    for text in env:
+        name, equals, _value = text.partition("=")
+        if not name:
+            raise UsageError(f"invalid environment variable '{text}'", hint="write NAME=VALUE, or NAME for your own value")
+        if equals:
+            found.append(text)
+        elif name in os.environ:
+            found.append(f"{name}={os.environ[name]}")
+    return tuple(found)
+
+
+def _read_labels(labels: Sequence[str], label_files: Sequence[str]) -> dict[str, str]:
+    lines = [line.strip() for path in label_files for line in _read_text(path).splitlines()]
+    read: dict[str, str] = {}
+    for text in (*(line for line in lines if line and not line.startswith("#")), *labels):
+        name, _, value = text.partition("=")
+        if not name.strip():
+            raise UsageError(f"invalid label '{text}'", hint="write NAME=VALUE")
+        read[name] = value
+    return read
+
+
+def _read_mounts(volumes: Iterable[str], mounts: Iterable[str], tmpfses: Iterable[str]) -> tuple[MountRequest, ...]:
+    return (*map(parse_volume, volumes), *map(parse_mount, mounts), *map(parse_tmpfs, tmpfses))
+
+
+def _read_storage_option(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"invalid storage option '{text}'", hint="write NAME=VALUE")
+    return name, value
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"'{path}' can't be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
+
+
+class IdFile:
+    """The file of `--cidfile`: made before the container, so that no two commands have it, and deleted if none comes of it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+        self._is_written = False
+
+    def __enter__(self) -> "IdFile":
+        if self._path:
+            try:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            except FileExistsError:
+                raise ConflictError(
+                    f"the container id file '{self._path}' exists", hint="make sure that its container doesn't run, and delete it"
+                ) from None
+            except OSError as error:
+                raise LaminaError(f"the container id file '{self._path}' can't be made: {str(error.strerror).lower()}") from None
+        return self
+
+    def write(self, container_id: str) -> None:
+        """Write the id."""
+        if self._fd >= 0:
+            os.write(self._fd, container_id.encode())
+            self._is_written = True
+
+    def __exit__(self, *_error: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            if not self._is_written:
+                os.unlink(self._path)

@@ -1,0 +1,93 @@
+"""Command lines as Docker's users type them, where click's own rules differ. Nothing of the engine.
+
+Docker's switches take a value after `=` (`--sig-proxy=false`); its errors about the command line itself end with 125.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+Decorated = Callable[..., Any]
+
+_TRUE = frozenset({"1", "t", "true"})
+_FALSE = frozenset({"0", "f", "false"})
+
+
+class Command(click.Command):
+    """A click command whose switches may be given a value. `--` and, where options end there, the first argument are respected."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Turn `--switch=false` into what click knows, then let click read."""
+        return super().parse_args(ctx, list(self._without_values(ctx, args)))
+
+    def _without_values(self, ctx: click.Context, args: Sequence[str]) -> Iterator[str]:
+        options = {name: option for option in self.get_params(ctx) if isinstance(option, click.Option) for name in option.opts}
+        words = iter(args)
+        for word in words:
+            name, equals, value = word.partition("=")
+            if word == "--" or (not ctx.allow_interspersed_args and (word == "-" or not word.startswith("-"))):
+                yield word
+                break
+            if equals and name in options and options[name].is_flag:
+                yield from _switch(ctx, options[name], name, value)
+                continue
+            yield word
+            if _takes_next(word, options):
+                yield from [following for following in [next(words, None)] if following is not None]
+        yield from words
+
+
+def _switch(ctx: click.Context, option: click.Option, name: str, value: str) -> list[str]:
+    lowered = value.lower()
+    if lowered not in _TRUE | _FALSE:
+        raise click.BadParameter(f"'{value}' is not true or false", ctx=ctx, param=option)
+    if lowered in _TRUE:
+        return [name]
+    return option.secondary_opts[:1]  # without one the switch is off unless given
+
+
+def _takes_next(word: str, options: Mapping[str, click.Option]) -> bool:
+    """Whether the next word is this one's value, as in `--name x` and `-itv /a:/b`."""
+    if word.startswith("--"):
+        return word in options and not options[word].is_flag and not options[word].count
+    for at in range(1, len(word)):
+        option = options.get(f"-{word[at]}")
+        if option is None:
+            return False
+        if not option.is_flag:
+            return at == len(word) - 1
+    return False
+
+
+def filter_option(function: Decorated) -> Decorated:
+    """Add `-f/--filter NAME=VALUE`."""
+    return click.option("--filter", "-f", "filters", multiple=True, metavar="NAME=VALUE", help="Show only what fits.")(function)
+
+
+def detach_keys_option(function: Decorated) -> Decorated:
+    """Add `--detach-keys`."""
+    return click.option(
+        "--detach-keys", metavar="KEYS", default=None, help="The keys that leave the container running.  [ctrl-p,ctrl-q]"
+    )(function)
+
+
+def signal_proxy_option(function: Decorated) -> Decorated:
+    """Add `--sig-proxy`."""
+    return click.option(
+        "--sig-proxy/--no-sig-proxy", "pass_signals", default=True, help="Send the signals that lamina gets on to the command."
+    )(function)
+
+
+def process_options(function: Decorated) -> Decorated:
+    """Add what a command's process is told, the same for `run`, `create` and `exec`."""
+    for option in (
+        click.option("--workdir", "-w", "working_dir", default="", metavar="DIR", help="The working directory in the container."),
+        click.option("--user", "-u", default="", metavar="USER[:GROUP]", help="The user, by name or number."),
+        click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Read environment variables from a file."),
+        click.option("--env", "-e", "env", multiple=True, metavar="NAME[=VALUE]", help="Set an environment variable."),
+        click.option("--tty", "-t", is_flag=True, help="Give it a terminal."),
+        click.option("--interactive", "-i", is_flag=True, help="Pass standard input on."),
+    ):
+        function = option(function)
+    return function
