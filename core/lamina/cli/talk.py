@@ -1,12 +1,10 @@
-"""What several commands say in the same way: asking back, showing documents, printing lists. Not what is in them."""
+"""What several commands say in the same way: asking back, printing lists, and one document by a template. Not what is in them."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import click
-
-from lamina.cli.several import try_each
 
 
 def confirmed(warning: str, *, force: bool) -> bool:
@@ -18,34 +16,6 @@ def confirmed(warning: str, *, force: bool) -> bool:
     if not answer.endswith("\n"):
         click.echo("", err=True)
     return answer.strip().lower() == "y"
-
-
-def show_documents(names: Iterable[str], find: Callable[[str], dict[str, Any]], *, template: str | None) -> int:
-    """Do what `inspect` does: one JSON list of what was found, or the template once for each; gives the exit code.
-
-    A name that isn't there is an error of one line, and the others are shown all the same.
-    """
-    lines: list[str] = []
-    documents: list[dict[str, Any]] = []
-    layout = None
-    if template and template != "json":
-        from lamina.cli.template import Template
-
-        layout = Template(template)
-
-    def take(name: str) -> None:
-        document = find(name)
-        if layout is not None:
-            lines.append(layout.render(document))
-        documents.append(document)
-
-    code = try_each(names, take, shows_names=False)
-    if layout is not None:
-        for line in lines:
-            click.echo(line)
-    else:
-        click.echo(json_text(documents, indent=None if template == "json" else 4))
-    return code
 
 
 def json_text(document: object, *, indent: int | None = 4) -> str:

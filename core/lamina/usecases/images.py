@@ -1,6 +1,6 @@
-"""Which images a person means by the words that a command was given, and which a list is to show. Not their bytes."""
+"""Which images a person means by the words that a command was given. Not their bytes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lamina.errors import UsageError
@@ -40,8 +40,3 @@ def _meant(store: "ImageStore", text: str) -> "Iterable[tuple[Image, Reference |
     image = store.resolve(text)
     wanted = asked if asked.tag or asked.digest else Reference.parse(text, default_tag=DEFAULT_TAG)
     return [(image, wanted if wanted in store.names(image) else None)]
-
-
-def names_matching(names: Iterable[Reference], is_match: Callable[[str], bool]) -> list[Reference]:
-    """Choose names by a pattern, which may be of the whole name with its tag or of the repository alone."""
-    return [name for name in names if is_match(name.familiar) or is_match(name.familiar_name)]

@@ -6,7 +6,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lamina.api.copytree import copy_tree
@@ -147,11 +147,16 @@ class Volumes:
         with self.context.database.transaction() as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
 
-    def prune(self, *, all_volumes: bool = False) -> tuple[list[str], int]:
-        """Remove volumes without a container, only anonymous ones unless `all_volumes`; gives their names and the bytes freed."""
+    def prune(
+        self, *, all_volumes: bool = False, matches: Callable[[Volume], bool] = lambda _volume: True
+    ) -> tuple[list[str], int]:
+        """Remove volumes without a container, only anonymous ones unless `all_volumes`, of those that `matches` accepts.
+
+        Gives their names and the bytes freed.
+        """
         removed, freed = [], 0
         for volume in self.all():
-            if (volume.anonymous or all_volumes) and not self.users(volume.name):
+            if (volume.anonymous or all_volumes) and matches(volume) and not self.users(volume.name):
                 size = self.size_bytes(volume)
                 try:
                     self.remove(volume.name)
