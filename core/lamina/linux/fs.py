@@ -8,15 +8,17 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 
 from lamina.linux.libc import SYS_OPENAT2, c_char_p, c_int, c_ulong, failed, libc, syscall
 from lamina.linux.mount import mounts
 
-RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x01, 0x02, 0x08, 0x10
 FICLONE = 0x40049409
 SYS_GETDENTS64 = {"x86_64": 217}.get(os.uname().machine, 61)  # 61 in asm-generic/unistd.h
 _COPY_CHUNK_BYTES = 1 << 30
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _OpenHow(ctypes.Structure):
@@ -29,11 +31,13 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     Magic links (/proc/PID/fd/N) are refused with ELOOP. EAGAIN, by which the kernel says that something was renamed meanwhile, is
     tried again.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return _openat2(root_fd, path or ".", flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode)
+
+
+def _openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(128):
-        fd = syscall(
-            SYS_OPENAT2, c_int(root_fd), c_char_p(os.fsencode(path or ".")), ctypes.byref(how), c_ulong(ctypes.sizeof(how))
-        )
+        fd = syscall(SYS_OPENAT2, c_int(dir_fd), c_char_p(os.fsencode(path)), ctypes.byref(how), c_ulong(ctypes.sizeof(how)))
         if fd >= 0:
             return fd
         if ctypes.get_errno() != errno.EAGAIN:
@@ -192,24 +196,126 @@ def fsync_path(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Delete a file or a whole tree, never following a symlink and never crossing into another file system.
+    """Delete a file or a whole tree, never following a symlink and never crossing a mount or into another file system.
 
-    No error for what has gone meanwhile. A mount point below raises EBUSY: what is mounted there isn't ours to delete.
+    No error for what has gone meanwhile: several processes may delete one tree together. A mount point raises EBUSY: what is
+    mounted there isn't ours to delete. Immutable and append-only flags are cleared. Takes three descriptors, whatever the depth.
     """
+    head, name = os.path.split(path.rstrip("/"))
     try:
-        if os.path.islink(path) or not os.path.isdir(path):
-            os.unlink(path)
-            return
-        parent_fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        parent_fd = os.open(head or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        name = os.path.basename(path)
-        _remove_directory(parent_fd, name, os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_dev)
+        found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode) and _unlink(parent_fd, name):
+            return
+        removal = _Removal(parent_fd=parent_fd, name=name, device=found.st_dev)
+        try:
+            removal.run()
+        finally:
+            removal.leave()
     except FileNotFoundError:
         pass
     finally:
         os.close(parent_fd)
+
+
+class _Removal:
+    """One directory on its way out, depth first.
+
+    Going up is `..`, so that neither the limit of open files nor that of a path's length binds the depth. A directory that is
+    moved meanwhile must not lead us elsewhere: what `..` is must be what we came from; if it isn't, we begin again at the top.
+    """
+
+    def __init__(self, *, parent_fd: int, name: str, device: int) -> None:
+        self._parent_fd = parent_fd
+        self._name = name
+        self._device = device
+        self._fd = -1
+        self._above: list[tuple[str, int, list[str]]] = []
+        """From the top down to where `_fd` is open: name, inode, the directories in it that are still to do."""
+        self._tries = 100
+        """How often a directory may be found not empty after it was emptied, before that is an error."""
+
+    def leave(self) -> None:
+        """Close what is open."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def run(self) -> None:
+        """Delete it. Raises FileNotFoundError if it isn't there (any more)."""
+        while True:
+            self.leave()
+            self._above = []
+            self._enter(self._name, self._parent_fd)
+            while self._above:
+                todo = self._above[-1][2]
+                if todo:
+                    try:
+                        self._enter(todo.pop(), self._fd)
+                    except FileNotFoundError:
+                        pass
+                elif not self._finish():
+                    break
+            else:
+                return
+
+    def _enter(self, name: str, dir_fd: int) -> None:
+        """Go into a directory and delete what is in it and is none itself."""
+        try:
+            fd = _openat2(dir_fd, name, _DIRECTORY, RESOLVE_NO_XDEV)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise OSError(errno.EBUSY, "something is mounted there", name) from None
+            if error.errno in {errno.ENOTDIR, errno.ELOOP} and _unlink(dir_fd, name):
+                return  # another thing was put in its place
+            raise
+        found = os.fstat(fd)
+        if found.st_dev != self._device:
+            os.close(fd)
+            raise OSError(errno.EBUSY, "another file system begins there", name)
+        self.leave()
+        self._fd = fd
+        todo: list[str] = []
+        self._above.append((name, found.st_ino, todo))
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False) or not _unlink(fd, entry.name):
+                        todo.append(entry.name)
+        except FileNotFoundError:
+            pass  # it was deleted by another process
+
+    def _finish(self) -> bool:
+        """Go up and delete the directory that was left; False if up isn't where we came from."""
+        name = self._above.pop()[0]
+        if not self._above:
+            self.leave()
+            if not _rmdir(self._parent_fd, name):
+                self._count(name)
+                return False
+            return True
+        try:
+            fd = _openat2(self._fd, "..", _DIRECTORY, RESOLVE_NO_XDEV)
+        except FileNotFoundError:
+            return False
+        self.leave()
+        self._fd = fd
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) != (self._device, self._above[-1][1]):
+            self._count(name)
+            return False
+        if not _rmdir(fd, name):
+            self._count(name)
+            self._above[-1][2].append(name)  # somebody put something in
+        return True
+
+    def _count(self, name: str) -> None:
+        self._tries -= 1
+        if self._tries < 0:
+            raise OSError(errno.ENOTEMPTY, "others put files there as fast as they are deleted", name)
 
 
 @contextlib.contextmanager
@@ -225,29 +331,40 @@ def removed_on_error(path: str) -> Iterator[None]:
         raise
 
 
-def _remove_directory(parent_fd: int, name: str, device: int) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+def _unlink(dir_fd: int, name: str) -> bool:
+    """Delete what isn't a directory; no error if it has gone. False for a directory."""
     try:
-        if os.fstat(fd).st_dev != device:
-            raise OSError(errno.EBUSY, "something is mounted there", name)
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        _remove_directory(fd, entry.name, device)
-                    else:
-                        os.unlink(entry.name, dir_fd=fd)
-                except FileNotFoundError:
-                    pass
-                except PermissionError:
-                    _clear_immutable(fd, entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        _remove_directory(fd, entry.name, device)
-                    else:
-                        os.unlink(entry.name, dir_fd=fd)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent_fd)
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        return False
+    except PermissionError:
+        _clear_immutable(dir_fd, name)
+        try:
+            os.unlink(name, dir_fd=dir_fd)
+        except FileNotFoundError:
+            pass
+        except IsADirectoryError:
+            return False
+    return True
+
+
+def _rmdir(dir_fd: int, name: str) -> bool:
+    """Delete an empty directory; no error if it has gone. False if it isn't empty, or is no directory."""
+    try:
+        try:
+            os.rmdir(name, dir_fd=dir_fd)
+        except PermissionError:
+            _clear_immutable(dir_fd, name)
+            os.rmdir(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            return False
+        raise
+    return True
 
 
 def _clear_immutable(dir_fd: int, name: str) -> None:
