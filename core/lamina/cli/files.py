@@ -7,14 +7,15 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from lamina.errors import LaminaError, NotFoundError
+from lamina.errors import ArchiveError, IntegrityError, LaminaError, NotFoundError
 
 
 @contextlib.contextmanager
 def open_input(path: str) -> Iterator[BinaryIO]:
-    """Open a file for reading. Raises `NotFoundError` or `LaminaError`, naming it."""
+    """Open a file for reading. Raises `NotFoundError` or `LaminaError`, naming it, and what is wrong with the archive in it too."""
     if path == "-":
-        yield sys.stdin.buffer
+        with _telling("standard input"):
+            yield sys.stdin.buffer
         return
     try:
         file = open(path, "rb")  # noqa: SIM115  closed below; only the opening is to be explained
@@ -22,8 +23,18 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         raise NotFoundError(f"the file '{path}' doesn't exist") from None
     except OSError as error:
         raise LaminaError(f"'{path}' can't be read: {_why(error)}") from error
-    with file:
+    with file, _telling(f"'{path}'"):
         yield file
+
+
+@contextlib.contextmanager
+def _telling(shown: str) -> Iterator[None]:
+    """Say of which archive it is that something is wrong with it."""
+    try:
+        yield
+    except (ArchiveError, IntegrityError) as error:
+        error.message = f"{shown}: {error.message}"
+        raise
 
 
 class Output:
