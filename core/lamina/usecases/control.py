@@ -10,9 +10,10 @@ from lamina.linux import process
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status, check_name
 from lamina.runtime import freezer, processes
+from lamina.runtime.attach import Relay, connect
 from lamina.store.operations import locked
 from lamina.usecases.context import Context
-from lamina.usecases.start import Starter
+from lamina.usecases.start import LOST_EXIT_CODE, Starter
 from lamina.usecases.volumes import Volumes
 
 DEFAULT_STOP_TIMEOUT_S = 10
@@ -58,13 +59,24 @@ class Control:
     def wait(self, container: Container) -> int:
         """Wait until the container isn't running; gives its exit code."""
         container = self.starter.refreshed(container)
+        code = LOST_EXIT_CODE
         while container.is_active:
+            if container.config.auto_remove:  # its record goes with it, so its code is heard from the monitor
+                code = self._hear_exit(container)
             self._wait_ended(container, -1)
             current = self.context.records.by_id(container.id)
             if current is None:
-                return self._last_code(container)
+                return code
             container = current
         return container.exit_code
+
+    def _hear_exit(self, container: Container) -> int:
+        """Listen to the monitor until it says the exit code; gives `LOST_EXIT_CODE` if there is none to say it."""
+        try:
+            code = Relay(channel=connect(self.context.socket_path(container.id))).run()
+        except StateError:
+            return LOST_EXIT_CODE
+        return LOST_EXIT_CODE if code is None else code
 
     def pause(self, container: Container) -> None:
         """Freeze every process of the container."""
@@ -196,9 +208,6 @@ class Control:
         if settled is not None and settled.config.auto_remove and not settled.is_active:
             self.remove(settled, volumes=True)
         return True
-
-    def _last_code(self, container: Container) -> int:
-        return container.exit_code
 
     def _home_path(self, container: Container) -> str:
         return os.path.join(self.context.container_run_dir(container.id), "cgroup")

@@ -104,7 +104,7 @@ class Entering:
         detach_keys: str = DEFAULT_DETACH_KEYS,
         pass_signals: bool = True,
     ) -> int | None:
-        """Join a running container's streams; gives its exit code, or None if detached."""
+        """Join a running container's streams; gives its exit code, the end then recorded, or None if detached."""
         if not container.is_active:
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
         relay = Relay(
@@ -117,4 +117,6 @@ class Entering:
             pid=container.pid if pass_signals else 0,
         )
         code = relay.run()
+        if not relay.detached:
+            self.starter.settle(container)  # so that the next call finds it ended
         return code if code is not None or relay.detached else LOST_EXIT_CODE

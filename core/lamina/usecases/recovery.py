@@ -80,7 +80,10 @@ class Recovery:
         context = self.context
         try:
             for container in context.records.of_operation(operation_id):
-                self.creation.undo(container)
+                if container.status is Status.CREATING:
+                    self.creation.undo(container)
+                else:
+                    self.starter.undo_start(container)
             rows = context.database.connection.execute(
                 "SELECT driver, key FROM layers WHERE operation = ? AND state != 'sealed'", (operation_id,)
             ).fetchall()

@@ -52,12 +52,18 @@ class Starter:
                     raise StateError(f"container '{container.name}' is running already")
                 if container.status is Status.PAUSED:
                     raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
+                operation = Operation(name="start")
+                with context.database.transaction() as tx:
+                    context.records.set_state(tx, container.id, operation=operation.begin(tx))
             storage = context.layers.usable_driver(container.driver)
             context.happened("starting", container)
             try:
                 launched = self._launch(container, storage, operation, terminal_size)
             except BaseException as error:
-                self._undo_start(container, storage, error)
+                try:
+                    self._take_down(container)
+                except (OSError, LaminaError) as second:
+                    error.add_note(f"while cleaning up: {second}")
                 self._record_failure(container, operation, error)
                 raise
             container = self.refreshed(container)
@@ -78,9 +84,7 @@ class Starter:
             files=self._files(container),
         )
 
-    def _launch(
-        self, container: Container, storage: StorageDriver, operation: Operation | None, terminal_size: tuple[int, int]
-    ) -> Launch:
+    def _launch(self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int]) -> Launch:
         context = self.context
         config = container.config
         self._write_files(container)
@@ -119,9 +123,8 @@ class Starter:
                     monitor_started=process.start_time(launched.monitor_pid),
                     started_ns=time.time_ns(),
                 )
-                if operation is not None:
-                    tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
-                    operation.end(tx)
+                tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
+                operation.end(tx)
             launched.go()
         except BaseException:
             launched.abandon()
@@ -129,25 +132,44 @@ class Starter:
             raise
         return launched
 
-    def _undo_start(self, container: Container, storage: StorageDriver, error: BaseException) -> None:
-        try:
-            self.context.network(container.config.network).detach(container.id, {})
-            self.context.layers.unmount(storage, container.id, container.parents)
-            remove_tree(self.context.container_run_dir(container.id))
-        except (OSError, LaminaError) as second:
-            error.add_note(f"while cleaning up: {second}")
+    def undo_start(self, container: Container) -> None:
+        """Take away what a start that was killed before the container was running has set up; may be repeated."""
+        context = self.context
+        with locked(context.run_dir, f"container-{container.id}"):
+            self._take_down(container)
+            with context.database.transaction() as tx:
+                context.records.set_state(tx, container.id, operation=None)
 
-    def _record_failure(self, container: Container, operation: Operation | None, error: BaseException) -> None:
+    def _take_down(self, container: Container) -> None:
+        """Give the network back, unmount, and forget the socket: the end of every start, whole or not."""
+        context = self.context
+        try:
+            context.network(container.config.network).detach(container.id, {})
+        except NotFoundError as missing:
+            context.warn(missing.message)
+        storage = context.layers.driver(container.driver)
+        context.layers.unmount(storage, container.id, container.parents)
+        remove_tree(context.container_run_dir(container.id))
+
+    def _record_failure(self, container: Container, operation: Operation, error: BaseException) -> None:
         code = error.exit_code if isinstance(error, StartError) else 128
         message = error.message if isinstance(error, LaminaError) else str(error)
         status = Status.CREATED if container.started_ns == 0 else Status.EXITED
         with self.context.database.transaction() as tx:
             self.context.records.set_state(
-                tx, container.id, status=status, exit_code=code, error=message, pid=0, monitor_pid=0, operation=None
+                tx,
+                container.id,
+                status=status,
+                exit_code=code,
+                error=message,
+                pid=0,
+                monitor_pid=0,
+                operation=None,
+                started_ns=container.started_ns,
+                finished_ns=container.finished_ns,
             )
             tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
-            if operation is not None:
-                operation.end(tx)
+            operation.end(tx)
 
     def relay(
         self,
@@ -196,13 +218,7 @@ class Starter:
             code, finished_ns, error = self._read_exit(current)
             if current.status is Status.PAUSED:
                 freezer.thaw(current.id, "")
-            storage = context.layers.driver(current.driver)
-            context.layers.unmount(storage, current.id, current.parents)
-            try:
-                context.network(current.config.network).detach(current.id, {})
-            except NotFoundError as missing:
-                context.warn(missing.message)
-            remove_tree(context.container_run_dir(current.id))
+            self._take_down(current)
             with context.database.transaction() as tx:
                 context.records.set_state(
                     tx, current.id, status=Status.EXITED, exit_code=code, error=error, finished_ns=finished_ns, pid=0, monitor_pid=0

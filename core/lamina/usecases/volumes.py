@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from lamina.api.copytree import copy_tree
 from lamina.api.types import VolumeSpec
 from lamina.errors import ConflictError, NotFoundError
-from lamina.linux.fs import open_in_root
+from lamina.linux.fs import open_in_root, remove_tree
 from lamina.model.container import MountRequest, check_name
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import DEFAULT_VOLUME_DRIVER, Context
@@ -193,7 +193,10 @@ class Volumes:
                         raise
                 else:
                     try:
-                        copy_tree(f"/proc/self/fd/{source_fd}", place)
+                        beside = f"{place}.filling"  # renamed over the empty directory when it is whole
+                        remove_tree(beside)
+                        copy_tree(f"/proc/self/fd/{source_fd}", beside)
+                        os.rename(beside, place)
                     finally:
                         os.close(source_fd)
                 finally:
