@@ -1,8 +1,8 @@
 """The errors that a person may see, each with the exit code and the hint that belong to it.
 
 `lamina.linux` raises plain `OSError`; everything above raises these. Only the command line turns them into text
-(`error: MESSAGE` and, if there is one, the hint). Exit codes are Docker's: 125 the engine failed, 126 the command can't be
-executed, 127 the command isn't there, 1 for everything that isn't `run`, `create`, `start` or `exec`.
+(`error: MESSAGE` and, if there is one, the hint). Exit codes are Docker's: 1, and in `run`, whose other
+codes are the command's own, 125; 126 the command can't be executed, 127 the command isn't there.
 """
 
 

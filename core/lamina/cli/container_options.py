@@ -13,6 +13,9 @@ from lamina.model.container import ContainerConfig, MountRequest, parse_env_file
 
 Decorated = Callable[..., Any]
 
+HOST_NAME_CHARACTERS = 64
+"""What the kernel takes: __NEW_UTS_LEN, uname(2)."""
+
 _OPTIONS = (
     click.option("--name", default="", metavar="NAME", help="Name the container."),
     click.option("--rm", "auto_remove", is_flag=True, help="Remove the container, and its anonymous volumes, when it has ended."),
@@ -62,6 +65,8 @@ def read_config(
     """Read the options' texts. Raises `UsageError` for one that can't be meant."""
     del pull  # both of its values mean the same while there is nothing to pull from
     check_working_dir(working_dir)
+    for value in (hostname, domainname):
+        _check_host_name(value)
     if stop_signal:
         from lamina.usecases.control import parse_signal
 
@@ -79,6 +84,11 @@ def check_working_dir(path: str) -> None:
     """Refuse a relative working directory."""
     if path and not path.startswith("/"):
         raise UsageError(f"the working directory '{path}' is not absolute", hint="begin it with /")
+
+
+def _check_host_name(name: str) -> None:
+    if len(name) > HOST_NAME_CHARACTERS or not all(char.isascii() and (char.isalnum() or char in "._-") for char in name):
+        raise UsageError(f"invalid host name '{name}'", hint=f"use at most {HOST_NAME_CHARACTERS} of [a-zA-Z0-9._-]")
 
 
 def read_env(env: Sequence[str], env_files: Sequence[str]) -> tuple[str, ...]:
@@ -124,7 +134,9 @@ def _read_text(path: str) -> str:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"'{path}' can't be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
+        raise UsageError(
+            f"'{path}' can't be read: {str(getattr(error, 'strerror', None) or 'it is not UTF-8 text').lower()}"
+        ) from error
 
 
 class IdFile:

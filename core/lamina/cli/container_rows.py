@@ -101,7 +101,8 @@ def _image(container: Container, image_names: dict[str, str], *, cuts: bool) -> 
 
 
 def _command(container: Container, *, cuts: bool) -> str:
-    text = " ".join(container.config.arguments)
+    first, *rest = container.config.arguments
+    text = " ".join([first, *(f"'{word}'" if " " in word else word for word in rest)])  # Docker's quoting, and its limits
     text = ellipsis(text, _COMMAND_WIDTH) if cuts else text
     return '"' + "".join(_ESCAPES.get(char) or printable(char) for char in text) + '"'
 

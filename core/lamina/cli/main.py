@@ -4,6 +4,7 @@ Nothing of the engine is imported before a command is chosen; a command's module
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from lamina.engine import Engine
+    from lamina.errors import LaminaError
 
 # Name: (module in cli/commands, what it does). A name with a blank is a command of a group.
 CONTAINER_COMMANDS = {
@@ -119,6 +123,14 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"lamina.cli.commands.{self.lazy[cmd_name][0]}").command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Offer the commands to a shell without importing them."""
+        from click.shell_completion import CompletionItem
+
+        texts = {**{name: text for name, (_, text) in self.lazy.items()}, **{name: GROUPS[name][0] for name in self.commands}}
+        offered = [CompletionItem(name, help=texts[name]) for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return offered + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         rows = [(name, self.lazy[name][1]) for name in sorted(self.lazy)]
@@ -185,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         print_error(error.format_message(), f"`{context.command_path} --help` shows what it takes" if context is not None else "")
-        return 125 if context is not None and context.info_name in {"run", "create", "exec"} else 1
+        # Docker's codes: 125 for an option that it doesn't know or can't read, 1 for an argument too few or too many
+        is_of_option = isinstance(error, (click.BadParameter, click.NoSuchOption, click.BadOptionUsage))
+        return 125 if is_of_option and not isinstance(error, click.MissingParameter) else 1
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
@@ -197,23 +211,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: Exception) -> int:
+    told = as_lamina_error(error)
+    if told is None:
+        raise error
+    print_error(told.message, told.hint)
+    return told.exit_code
+
+
+def as_lamina_error(error: Exception) -> "LaminaError | None":
+    """Give what a person is to be told; None for an error that is a bug of ours."""
     from lamina.errors import LaminaError
 
     if isinstance(error, LaminaError):
-        print_error(error.message, error.hint)
-        code = error.exit_code
-    elif isinstance(error, OSError) and error.errno is not None:
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
         names = " -> ".join(f"'{name}'" for name in (error.filename, error.filename2) if name)
-        print_error(f"{(error.strerror or '').lower()}{': ' + names if names else ''}")
-        code = 1
-    else:
-        raise error
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    return 125 if code == 1 and words and any(word in {"run", "create", "start", "exec"} for word in words[:2]) else code
+        hint = "free some space, or choose another place with --root" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        return LaminaError(f"{(error.strerror or '').lower()}{': ' + names if names else ''}", hint=hint)
+    if type(error).__module__ == "sqlite3":  # without importing it: not every command has
+        return LaminaError(f"the database failed: {error}", hint="look for a full disk or a damaged file in the root directory")
+    return None
 
 
 def print_error(message: str, hint: str = "") -> None:
     """Say what went wrong and what to do about it, in one line whatever the message holds."""
+    if message[1:2].islower():  # click and the C library begin theirs with a capital letter
+        message = message[0].lower() + message[1:]
     line = f"error: {message.rstrip('.')}" + (f" ({hint})" if hint else "")
     click.echo("".join(char if char.isprintable() else " " for char in " ".join(line.split())), err=True)
 

@@ -76,6 +76,7 @@ def plan(
         user=config.user,
         working_dir=config.working_dir,
         arguments=config.arguments,
+        makes_working_dir=True,
         init=config.init,
         environment=command_environment(config, container_id),
     )
@@ -95,6 +96,7 @@ def plan_entering(
         user=user or config.user,
         working_dir=working_dir or config.working_dir,
         arguments=tuple(arguments),
+        makes_working_dir=False,
         init=False,
         environment=merged,
     )
@@ -106,11 +108,13 @@ def command_environment(config: ContainerConfig, container_id: str) -> tuple[str
     return merge_env(usual, ["TERM=xterm"] if config.tty else [], config.env)
 
 
-def _command(*, user: str, working_dir: str, arguments: tuple[str, ...], environment: Sequence[str], init: bool) -> list[st.Step]:
+def _command(
+    *, user: str, working_dir: str, makes_working_dir: bool, arguments: tuple[str, ...], environment: Sequence[str], init: bool
+) -> list[st.Step]:
     words = list(environment)
     return [
         st.FindUser(user=user, environment=words),
-        st.WorkingDirectory(path=working_dir or "/"),
+        st.WorkingDirectory(path=working_dir or "/", makes=makes_working_dir),
         st.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
         st.Execute(arguments=arguments, environment=words, init=init),
     ]

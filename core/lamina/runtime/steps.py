@@ -425,18 +425,21 @@ class FindUser(Step):
 
 
 class WorkingDirectory(Step):
-    """Go where the command starts; made if missing, as Docker does."""
+    """Go where the command starts; a container's own is made if it is missing, an `exec`'s isn't. Docker's rule."""
 
-    fields = ("path",)
+    fields = ("path", "makes")
     path: str
+    makes: bool
 
     def describe(self) -> str:
-        return f"mkdir -p {self.path} && cd {self.path}"
+        return f"mkdir -p {self.path} && cd {self.path}" if self.makes else f"cd {self.path}"
 
     def apply(self, place: Place) -> None:
         try:
             os.chdir(self.path)
         except FileNotFoundError:
+            if not self.makes:
+                raise
             os.makedirs(self.path, exist_ok=True)
             if place.identity is not None and self.path != "/":
                 os.chown(self.path, place.identity.uid, place.identity.gid)

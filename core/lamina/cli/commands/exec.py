@@ -9,6 +9,9 @@ from lamina.cli.container_options import check_working_dir, read_env
 from lamina.cli.main import Settings
 from lamina.cli.options import Command, detach_keys_option, process_options
 from lamina.cli.streams import check_terminal, joined, terminal_size
+from lamina.errors import StartError
+
+NOT_EXECUTED = 126
 
 
 @click.command(cls=Command, context_settings={"allow_interspersed_args": False})
@@ -29,9 +32,13 @@ def command(
         handle = engine.containers.get(container)
         if not detach:
             check_terminal(streams, tty=tty)
-        code = handle.exec(
-            arguments, env=read_env(env, env_files), user=user, working_dir=working_dir, tty=tty, detach=detach,
-            stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd, detach_keys=detach_keys,
-            terminal_size=terminal_size() if tty else (0, 0),
-        )  # fmt: skip
+        try:
+            code = handle.exec(
+                arguments, env=read_env(env, env_files), user=user, working_dir=working_dir, tty=tty, detach=detach,
+                stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd, detach_keys=detach_keys,
+                terminal_size=terminal_size() if tty else (0, 0),
+            )  # fmt: skip
+        except StartError as error:
+            error.exit_code = max(error.exit_code, NOT_EXECUTED)  # Docker's `exec` has no 125
+            raise
     return code or 0

@@ -6,10 +6,10 @@ import click
 
 from lamina.cli.completion import complete_images
 from lamina.cli.container_options import IdFile, container_options, read_config
-from lamina.cli.main import Settings
+from lamina.cli.main import Settings, as_lamina_error
 from lamina.cli.options import Command, detach_keys_option, signal_proxy_option
 from lamina.cli.streams import NotATerminalError, check_terminal, joined, terminal_size
-from lamina.errors import LaminaError, UsageError
+from lamina.errors import UsageError
 
 
 @click.command(cls=Command, context_settings={"allow_interspersed_args": False})
@@ -30,10 +30,13 @@ def command(settings: Settings, /, **options: Any) -> int:
         return _run(settings, **options)
     except NotATerminalError:
         raise
-    except LaminaError as error:
-        if error.exit_code == 1:
-            error.exit_code = 125
-        raise
+    except Exception as error:
+        told = as_lamina_error(error)
+        if told is None:
+            raise
+        if told.exit_code == 1:
+            told.exit_code = 125
+        raise told from error
 
 
 def _run(
