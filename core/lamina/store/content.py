@@ -11,7 +11,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, Self
@@ -196,6 +195,8 @@ class BlobWriter:
     """
 
     def __init__(self, store: ContentStore, ingest: Ingest) -> None:
+        import tempfile  # 5 ms, and most commands make no blob
+
         self._store, self._ingest = store, ingest
         fd, self._path = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=store.tmp_dir)
         self._file: IO[bytes] | None = open(fd, "wb", buffering=_CHUNK_BYTES)  # noqa: SIM115  commit and abort close it

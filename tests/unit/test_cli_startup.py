@@ -1,0 +1,55 @@
+"""Start-up is a feature: what the quick commands may import. Counted in a fresh interpreter, on the way to an error or an empty list."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BUDGET = {"ps": 235, "run": 240, "exec": 235}
+"""Modules in all, those of Python's own start and of click (about 105) among them. To exceed it is a decision, not an accident."""
+
+HEAVY = {
+    "asyncio", "concurrent", "email", "http", "importlib.metadata", "lamina.cli.template", "lamina.archive.compression", "logging",
+    "multiprocessing", "rich", "shutil", "socketserver", "ssl", "tarfile", "tempfile", "tomllib", "urllib", "xml", "zipfile",
+}  # fmt: skip
+
+PROGRAM = """
+import json, sys
+from lamina.cli.main import main
+code = main(sys.argv[1:])
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+def imported(root: Path, *words: str) -> set[str]:
+    environment = {**os.environ, "LAMINA_CONFIG": ""}
+    for _ in range(2):  # the first call in a root directory looks for the installed plugins, and remembers them
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", PROGRAM, "--root", str(root), *words],
+            capture_output=True, text=True, check=True, env=environment,
+        )  # fmt: skip
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "words", [("ps",), ("run", "-d", "nowhere", "true"), ("exec", "nowhere", "true")], ids=lambda words: words[0]
+)
+def test_a_quick_command_imports_little(words: tuple[str, ...], tmp_path: Path):
+    modules = imported(tmp_path / "root", *words)
+    heavy = {name for name in modules if name in HEAVY or name.split(".")[0] in HEAVY}
+    assert not heavy
+    assert len(modules) <= BUDGET[words[0]]
+
+
+def test_no_command_is_imported_but_the_one_that_was_named(tmp_path: Path):
+    modules = imported(tmp_path / "root", "ps")
+    commands = {name for name in modules if name.startswith("lamina.cli.commands.")}
+    assert commands == {"lamina.cli.commands.ps"}
+
+
+def test_help_imports_nothing_of_the_engine(tmp_path: Path):
+    modules = imported(tmp_path / "root", "--help")
+    assert not {name for name in modules if name.startswith(("lamina.engine", "lamina.store", "lamina.cli.commands.", "sqlite3"))}
