@@ -282,16 +282,21 @@ class Compressed:
         self._held_bytes = 0
 
     def write(self, data: bytes, /) -> int:
-        """Take bytes. Small ones are gathered first: packing and hashing them one by one would cost more than the work itself."""
+        """Take bytes, and pack them in chunks of one size: what isal gives depends on where its input is cut."""
         self._held.append(data)
         self._held_bytes += len(data)
         if self._held_bytes >= CHUNK_BYTES:
-            self._flush()
+            whole = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            end = len(whole) // CHUNK_BYTES * CHUNK_BYTES
+            for at in range(0, end, CHUNK_BYTES):
+                self._pack(whole[at : at + CHUNK_BYTES])
+            self._held, self._held_bytes = [whole[end:]], len(whole) - end
         return len(data)
 
     def close(self) -> None:
         """Write what is held and the stream's end."""
-        self._flush()
+        self._pack(b"".join(self._held))
+        self._held, self._held_bytes = [], 0
         if self._inner is not None:
             self._emit(self._inner.flush())
 
@@ -305,11 +310,7 @@ class Compressed:
         """The unpacked bytes' digest."""
         return f"sha256:{self._plain_hash.hexdigest()}"
 
-    def _flush(self) -> None:
-        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._held, self._held_bytes = [], 0
-        if not data:
-            return
+    def _pack(self, data: bytes) -> None:
         self.size_bytes += len(data)
         self._plain_hash.update(data)
         self._emit(data if self._inner is None else self._inner.compress(data))

@@ -12,6 +12,7 @@ from typing import IO, cast
 
 from lamina.archive import pax
 from lamina.archive.compression import CHUNK_BYTES, Readable
+from lamina.archive.paths import shown
 from lamina.archive.tarheader import BLOCK_BYTES, ZERO_BLOCK, Member, number, parse, text
 from lamina.errors import ArchiveError
 
@@ -165,7 +166,7 @@ class TarReader:
         return view
 
     def _truncated(self) -> ArchiveError:
-        name = self._member.name if self._member is not None else ""
+        name = shown(self._member.name) if self._member is not None else ""
         return ArchiveError(f"the archive is truncated at byte {self.position}, {self._left} bytes before the end of '{name}'")
 
     def _skip_member(self) -> None:
@@ -198,8 +199,8 @@ class TarReader:
         """Apply what came before the header, and find out where its data ends."""
         kind = member.type
         if kind not in _HAS_DATA and kind not in _HEADER_ONLY:
-            raise ArchiveError(f"'{member.name}' at byte {member.position} is of the unknown type {kind!r}")
-        where = f"of '{member.name}' at byte {member.position}"
+            raise ArchiveError(f"'{shown(member.name)}' at byte {member.position} is of the unknown type {kind!r}")
+        where = f"of '{shown(member.name)}' at byte {member.position}"
         if self._globals:
             pax.apply_records(member, self._globals, [], where)
         if records or sparse:
@@ -207,7 +208,7 @@ class TarReader:
         if kind in _HEADER_ONLY:
             member.size_bytes = member.stored_bytes = 0
             member.extents = None
-        pax.check_ranges(member, f"'{member.name}' at byte {member.position}")
+        pax.check_ranges(member, f"'{shown(member.name)}' at byte {member.position}")
         self._left = member.stored_bytes
         self._padding = -member.stored_bytes % BLOCK_BYTES
         self._member = member
@@ -216,7 +217,7 @@ class TarReader:
         elif member.extents is not None and records.get(b"GNU.sparse.major") == b"1":
             self._sparse_1_0(member, where)
         if member.extents is not None:
-            pax.check_ranges(member, f"'{member.name}' at byte {member.position}")
+            pax.check_ranges(member, f"'{shown(member.name)}' at byte {member.position}")
             pax.check_extents(member, where)
 
     def _old_sparse(self, member: Member, block: bytes, where: str) -> None:
