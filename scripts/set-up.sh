@@ -16,7 +16,7 @@ say() { echo "set-up: $*"; }
 needed="busybox:busybox-static fuse-overlayfs:fuse-overlayfs fusermount3:fuse3"
 if [ "$purpose" = test ]; then
     needed="$needed mount:mount unshare:util-linux ps:procps script:bsdutils tar:tar setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs"
-    needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace bash:bash git:git"
+    needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace"
 fi
 packages=
 for pair in $needed; do
