@@ -33,7 +33,7 @@ def load(
     All is checked before the first image becomes visible. After an error nothing of the archive is left.
     """
     try:
-        with images.content.ingest() as ingest:
+        with images.ingest() as ingest:
             spool = read_archive(stream, images, ingest, max_bytes=max_bytes, progress=progress)
             is_layout = spool.document("index.json") is not None and spool.document("oci-layout") is not None
             found = oci_archive.find_images(spool) if is_layout else docker_archive.find_images(spool)

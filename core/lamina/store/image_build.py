@@ -108,7 +108,7 @@ def _add(
 ) -> Image:
     created = format_time(time.time_ns() if created_ns is None else created_ns)
     try:
-        with images.content.ingest() as ingest:
+        with images.ingest() as ingest:
             below = images.layers(base) if base is not None else []
             layer = read(ingest)
             known = images.layer_blob_of(layer.layer.diff_id)

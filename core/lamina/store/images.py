@@ -16,6 +16,7 @@ from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundE
 from lamina.model.digest import Digest
 from lamina.model.reference import Reference
 from lamina.store.image_lookup import find_row, name_meant, no_such_image
+from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
     import sqlite3
@@ -376,18 +377,35 @@ class ImageStore:
             self._write_index()
 
     @contextlib.contextmanager
-    def _changing(self) -> "Iterator[sqlite3.Connection]":
-        """Change the tables in one durable transaction and then the index, with no other change between.
+    def ingest(self) -> "Iterator[Ingest]":
+        """Add content, as `ContentStore.ingest`, as an operation: what is left of one that was killed, recovery deletes."""
+        operation = Operation(name="add images")
+        with self.database.transaction() as tx:
+            operation.begin(tx)
+        try:
+            with self.content.ingest() as ingest:
+                yield ingest
+        finally:
+            with self.database.transaction() as tx:
+                operation.end(tx)
 
-        Not inside another transaction: it would hold the database while it waits for the index's lock, and somebody the reverse.
-        """
-        if self.database.connection.in_transaction:
-            raise RuntimeError("images are changed in transactions of their own")
+    @contextlib.contextmanager
+    def _changing(self) -> "Iterator[sqlite3.Connection]":
+        """Change the tables in one durable transaction and then the index, with no other change between."""
         self.content.prepare()
+        operation = Operation(name="change images")
         with self.content.index_lock():
             with self.database.transaction(durable=True) as tx:
+                operation.begin(tx)
                 yield tx
             self._write_index()
+            with self.database.transaction() as tx:
+                operation.end(tx)
+
+    def recover(self) -> None:
+        """Put right what an operation that was killed may have left: blobs without an image, an index behind the tables."""
+        self.delete_unreferenced_blobs(wait=False)
+        self.rewrite_index()
 
     def _write_index(self) -> None:
         from lamina.model.image import Descriptor

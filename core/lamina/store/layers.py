@@ -83,7 +83,7 @@ class LayerStore:
                 with self.database.transaction() as tx:
                     self.record(tx, driver, key, parents, operation, state="preparing")
                 driver.prepare(key, parents, {})
-                trees = _LayerTrees(driver=driver, key=key, parents=parents, writable=True)
+                trees = LayerTrees(driver=driver, key=key, parents=parents, writable=True)
                 with trees.stack, open_layer(index) as entries:
                     driver.apply(key, parents, entries, trees)
                 driver.seal(key)
@@ -187,7 +187,7 @@ class LayerStore:
         row = self.database.connection.execute(
             "SELECT prepared_ns FROM layers WHERE driver = ? AND key = ?", (driver.name, key)
         ).fetchone()
-        trees = _LayerTrees(driver=driver, key=key, parents=tuple(parents), prepared_ns=row[0] if row else 0)
+        trees = LayerTrees(driver=driver, key=key, parents=tuple(parents), prepared_ns=row[0] if row else 0)
         with trees.stack:
             return driver.changes(key, parents, trees)
 
@@ -221,7 +221,7 @@ def check_depth(driver: StorageDriver, image_layers: int) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class _LayerTrees:
+class LayerTrees:
     """`Trees` of the contract: the layer and its parents, mounted when a path is asked for."""
 
     driver: StorageDriver

@@ -12,9 +12,12 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lamina.linux.process import boot_id, is_alive, start_time
-from lamina.store.database import Database
+
+if TYPE_CHECKING:
+    from lamina.store.database import Database
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +47,7 @@ class Operation:
             self.id = None
 
 
-def dead_operations(database: Database) -> list[int]:
+def dead_operations(database: "Database") -> list[int]:
     """List the operations whose process is gone."""
     rows = database.connection.execute("SELECT id, pid, started, boot FROM operations").fetchall()
     if not rows:

@@ -35,6 +35,7 @@ class Recovery:
                 for operation_id in dead_operations(self.context.database):
                     self._undo_operation(operation_id)
                 self._finish_volumes()
+                self.context.images.recover()
                 self.context.layers.sweep_all()
         for container in self.context.records.active():
             self._settle_if_ended(container)
