@@ -22,6 +22,7 @@ class _Driver:
     asked_name: str
     plugin: Any = None
     _callers: dict[str, Any] = field(default_factory=dict)
+    _plugins_known: int = 0
 
     def __post_init__(self) -> None:
         self.plugin = self.host.get(self.kind, self.asked_name)
@@ -32,6 +33,10 @@ class _Driver:
         return str(self.plugin.name)
 
     def _call(self, hook: str, expected: type | tuple[type, ...], /, **arguments: Any) -> Any:
+        if self._plugins_known != self.host.plugins_loaded:
+            # a caller leaves out the plugins that were there when it was made: one that came later it would call too
+            self._callers.clear()
+            self._plugins_known = self.host.plugins_loaded
         caller = self._callers.get(hook)
         if caller is None:
             caller = self._callers[hook] = self.host.caller(self.plugin, hook)

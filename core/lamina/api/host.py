@@ -98,13 +98,21 @@ class PluginHost:
             self.entries().setdefault(name, "")
 
     def caller(self, plugin: object, hook: str) -> Callable[..., Any]:
-        """The hook's caller that reaches this plugin, the wrappers and core's fallbacks, and no other driver."""
+        """The hook's caller that reaches this plugin, the wrappers and core's fallbacks, and no other driver.
+
+        It is good until another plugin is loaded; `plugins_loaded` then has another value.
+        """
         manager = self.manager
         others = [
             other for full, other in self._loaded.items() if other is not plugin and full.split(".")[0] not in {"watch", "fallback"}
         ]
         caller: Callable[..., Any] = manager.subset_hook_caller(hook, remove_plugins=others)
         return caller
+
+    @property
+    def plugins_loaded(self) -> int:
+        """How many plugins have been loaded so far."""
+        return len(self._loaded)
 
     def broken(self, kind: str) -> Iterator[tuple[str, PluginError]]:
         """Try every plugin of a kind and yield those that can't be loaded."""
