@@ -38,6 +38,23 @@ class Fidelity(StrEnum):
     ACLS = "acls"
 
 
+class Behaviour(StrEnum):
+    """What a driver's writable union does as a plain file system would. Unions may differ here; a driver says where it doesn't."""
+
+    DIRECTORY_RENAME = "directory-rename"
+    """rename(2) of a directory of a lower layer works; else it is EXDEV, and mv(1) copies."""
+    OPEN_FILES = "open-files"
+    """What was open for reading before the first write to a file sees that write."""
+    MAPPINGS = "mappings"
+    """A shared mapping made before the first write to a file sees that write."""
+    LOCKS = "locks"
+    """A lock taken before the first write to a file excludes one taken after it."""
+    STABLE_INODES = "stable-inodes"
+    """A file's device and inode number are the same before and after its first change."""
+    DIRECTORY_LINKS = "directory-links"
+    """A directory's link count is the number of its subdirectories and two."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What a driver claims. The engine acts on these alone, never on a driver's name; the conformance kit checks each."""
@@ -49,6 +66,7 @@ class Capabilities:
     """The greatest number of layers in one union, the writable one included; None for no limit."""
     quota: bool = False
     preserves: frozenset[Fidelity] = frozenset()
+    behaves: frozenset[Behaviour] = frozenset()
     forbidden_prefix: str = ""
     """Names with this beginning can't be made in a container (aufs: `.wh.`)."""
     max_name_bytes: int = 255

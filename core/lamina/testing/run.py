@@ -1,0 +1,223 @@
+"""One check, in a process and a mount namespace of its own, with a directory that is gone afterwards; and many of them.
+
+A process each, because a broken driver may do anything: raise, hang, mount, change the umask. What it mounts is nowhere else.
+"""
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+from lamina.api.host import REQUIRED, PluginHost
+from lamina.api.types import API_VERSION
+from lamina.archive.fallback import fallback
+from lamina.errors import NotUsableError, PluginError
+from lamina.linux import mount as lm
+from lamina.linux import namespace
+from lamina.linux.fs import remove_tree
+from lamina.testing import disks
+from lamina.testing.bench import Bench
+from lamina.testing.check import Check, Failed, Skipped, is_claimed
+
+_GRACE_S = 10
+
+
+class Verdict(StrEnum):
+    """What came of a check."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    NOT_CLAIMED = "not claimed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A check's verdict, why, what was recorded beside it, and how long it took."""
+
+    check: Check
+    verdict: Verdict
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    duration_s: float = 0.0
+    underclaimed: bool = False
+    """It works, and the driver doesn't claim it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A driver under test: where it was registered, and the type of file system that it wants below it ("": any)."""
+
+    host: PluginHost
+    name: str
+    filesystem: str = ""
+
+
+def subject(plugin: object, *, filesystem: str = "") -> Subject:
+    """Take a plugin object, or "module:attribute" of one, as the engine would, which raises `PluginError`."""
+    if isinstance(plugin, str):
+        module, _, attribute = plugin.partition(":")
+        try:
+            loaded: Any = import_module(module)
+            for part in attribute.split(".") if attribute else ():
+                loaded = getattr(loaded, part)
+        except Exception as error:
+            raise PluginError(f"plugin '{plugin}' can't be loaded: {type(error).__name__}: {error}") from error
+        plugin = loaded
+    name = getattr(plugin, "name", None)
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"plugin {plugin!r} has no name")
+    version = getattr(plugin, "api_version", None)
+    if version != API_VERSION:
+        raise PluginError(f"plugin '{name}' is written for version {version} of the contract, this is version {API_VERSION}")
+    for hook in REQUIRED["storage"]:
+        if not hasattr(getattr(plugin, hook, None), "lamina_impl"):
+            raise PluginError(f"plugin '{name}' doesn't implement the hook '{hook}'")
+    host = PluginHost()
+    host.register(fallback, "fallback.core")
+    host.register(plugin, f"storage.{name}")
+    host.manager.check_pending()
+    return Subject(host=host, name=name, filesystem=filesystem)
+
+
+def installed(name: str, *, filesystem: str = "") -> Subject:
+    """Take a driver that is installed, by its name."""
+    host = PluginHost()
+    host.register(fallback, "fallback.core")
+    return Subject(host=host, name=str(host.get("storage", name).name), filesystem=filesystem)
+
+
+def check_usable(driver: Subject, place: str) -> None:
+    """Raise `NotUsableError` if the driver can't work at all below `place`, a directory."""
+    if not driver.filesystem:
+        probe = Bench(host=driver.host, name=driver.name, dir=place)
+        try:
+            probe.driver_at(f"{place}/{driver.name}")
+        except Skipped as why:
+            raise NotUsableError(f"storage driver '{driver.name}': {why}", hint="give another --dir, or a --filesystem") from None
+
+
+def run_all(checks: Iterable[Check], driver: Subject, place: str) -> Iterator[Outcome]:
+    """Run checks one after the other, below the directory `place`."""
+    for each in checks:
+        yield run_check(each, driver, place)
+
+
+def run_check(check: Check, driver: Subject, place: str) -> Outcome:
+    """Run one check. Whatever it or the driver does, this returns, and leaves nothing."""
+    started = time.monotonic()
+    directory = f"{place}/{os.getpid():x}-{time.monotonic_ns():x}"
+    os.mkdir(directory, 0o755)
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(read_fd)
+        _be_child(check, driver, directory, write_fd)
+    os.close(write_fd)
+    try:
+        verdict, reason, notes, underclaimed = _result(pid, read_fd, check.limit_s + _GRACE_S)
+    finally:
+        os.close(read_fd)
+        os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):
+            remove_tree(directory)
+    return Outcome(
+        check=check, verdict=verdict, reason=reason, notes=notes, duration_s=time.monotonic() - started, underclaimed=underclaimed
+    )
+
+
+_Result = tuple[Verdict, str, tuple[str, ...], bool]
+
+
+def _result(pid: int, read_fd: int, limit_s: float) -> _Result:
+    data = b""
+    deadline = time.monotonic() + limit_s
+    while True:
+        ready, _, _ = select.select([read_fd], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            os.kill(pid, signal.SIGKILL)
+            return Verdict.FAIL, f"it did not end within {limit_s:.0f} s, and had to be killed", (), False
+        piece = os.read(read_fd, 1 << 16)
+        if not piece:
+            break
+        data += piece
+    if not data:
+        return Verdict.FAIL, "its process died without a word", (), False
+    result: _Result = pickle.loads(data)  # from our own child
+    return result
+
+
+def _be_child(check: Check, driver: Subject, directory: str, write_fd: int) -> None:
+    try:
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(check.limit_s)
+        namespace.unshare(namespace.CLONE_NEWNS)
+        lm.make_private()
+        os.umask(0o022)
+        result = _judge(check, driver, directory)
+        signal.alarm(0)
+        with os.fdopen(write_fd, "wb") as out:
+            pickle.dump(result, out)
+    except BaseException:  # noqa: BLE001 - a child must not come back into its parent's code
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _too_long(_number: int, _frame: FrameType | None) -> None:
+    raise TimeoutError("it took longer than it may")
+
+
+def _judge(check: Check, driver: Subject, directory: str) -> _Result:
+    bench = Bench(host=driver.host, name=driver.name, dir=directory, filesystem=driver.filesystem)
+    claimed = True
+    try:
+        with _place(bench):
+            claimed = is_claimed(check.claim, bench.claims)
+            check.run(bench)
+            left = [each.target for each in lm.mounts() if each.target.startswith(f"{bench.dir}/")]
+            if left:
+                raise Failed(f"mounts were left behind: {left}")
+    except Skipped as why:
+        return Verdict.SKIPPED, str(why), tuple(bench.notes), False
+    except Exception as error:  # noqa: BLE001 - whatever the driver raises is its verdict
+        reason = str(error) if isinstance(error, Failed) else _told(error)
+        return (Verdict.FAIL if claimed else Verdict.NOT_CLAIMED), reason, tuple(bench.notes), False
+    if claimed:
+        return Verdict.PASS, "", tuple(bench.notes), False
+    return Verdict.NOT_CLAIMED, "it works, though the driver doesn't claim it", tuple(bench.notes), True
+
+
+@contextlib.contextmanager
+def _place(bench: Bench) -> Iterator[None]:
+    """Give the bench its file system; at the end unmount all that is mounted below its directory."""
+    directory = bench.dir
+    try:
+        if bench.filesystem:
+            disks.make_image(f"{directory}/image", bench.filesystem)
+            disks.mount_image(f"{directory}/image", f"{directory}/disk")
+            bench.dir = f"{directory}/disk/work"
+            os.mkdir(bench.dir)
+        yield
+    finally:
+        for each in reversed([each.target for each in lm.mounts() if each.target.startswith(f"{directory}/")]):
+            with contextlib.suppress(OSError):
+                lm.unmount(each, detach=True)
+
+
+def _told(error: Exception) -> str:
+    """Say an error that nobody expected: what, and the last place of ours and of the driver's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{os.path.basename(frame.filename)}:{frame.lineno} ({frame.name})" for frame in frames]
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    ours = [place for place, frame in zip(places, frames, strict=True) if "/testing/checks/" in frame.filename]
+    return f"{type(error).__name__}: {error}{notes} [{' ← '.join([places[-1], *ours[-1:]])}]"
