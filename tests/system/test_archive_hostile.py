@@ -185,6 +185,7 @@ def corpus(outside: str) -> dict[str, Hostile]:
             parts=member("pax", b"x", pax.build_records([(b"path", b"y")])), refused="nothing that it describes"
         ),
         "a pax record of wrong length": Hostile(parts=member("p", b"x", b"99 path=x\n") + file("x"), refused="is corrupt"),
+        "a pax record that never goes on": Hostile(parts=member("p", b"x", b"9 path=x\nnothing") + file("x"), refused="is corrupt"),
         "a pax record without an end": Hostile(parts=member("p", b"x", b"9 path=xy") + file("x"), refused="is corrupt"),
         "a sparse file of 1 TB beyond the limit": Hostile(
             parts=described(

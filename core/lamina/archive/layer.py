@@ -31,7 +31,8 @@ _KINDS = {
 class LayerTar:
     """An uncompressed layer archive as `lamina.api.types.LayerReader`.
 
-    `limit_bytes` bounds what the entries' sizes add up to, which a sparse file makes larger than the archive is.
+    `limit_bytes` bounds what the entries' sizes add up to, which a sparse file makes larger than the archive is. Without
+    `whiteouts` it is an archive of files, not a layer: names with `.wh.` are names like others.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class LayerTar:
         limit_bytes: int | None = None,
         limit_hint: str = "raise the limit if the archive is to be trusted",
         require_end: bool = True,
+        whiteouts: bool = True,
     ) -> None:
+        self._whiteouts = whiteouts
         self._tar = TarReader(stream, max_members=max_entries, require_end=require_end)
         self._limit_bytes = limit_bytes
         self._limit_hint = limit_hint
@@ -56,7 +59,7 @@ class LayerTar:
                     f"the files add up to more than the limit of {self._limit_bytes} bytes, with '{paths.shown(member.name)}'",
                     hint=self._limit_hint,
                 )
-            entry = _entry(member)
+            entry = _entry(member, whiteouts=self._whiteouts)
             if entry is not None:
                 yield entry
 
@@ -69,10 +72,10 @@ class LayerTar:
         return self._tar.open()
 
 
-def _entry(member: Member) -> Entry | None:
+def _entry(member: Member, *, whiteouts: bool) -> Entry | None:
     """Make an entry of a member; None for aufs's bookkeeping."""
     path = paths.normalise(member.name)
-    if ".wh." in path:
+    if whiteouts and ".wh." in path:
         whiteout = _whiteout(path, member)
         if whiteout is not None:
             return whiteout if whiteout.path != "\0" else None

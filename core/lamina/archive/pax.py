@@ -23,7 +23,7 @@ def parse_records(data: bytes, where: str) -> tuple[Records, list[tuple[bytes, b
         digits = data[at:space] if space > 0 else b""
         length = int(digits) if digits.isdigit() else 0
         end = at + length
-        if end <= space + 1 or end > len(data) or data[end - 1] != 10:
+        if space < 0 or end <= space + 1 or end > len(data) or data[end - 1] != 10:
             raise ArchiveError(f"the pax header {where} is corrupt at its byte {at}")
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or not key:

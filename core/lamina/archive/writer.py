@@ -10,9 +10,9 @@ numbers, xattrs (as SCHILY.xattr.NAME, the key that Docker, Go and GNU tar share
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lamina.api.types import Change, ChangeKind
+from lamina.api.types import Change, ChangeKind, EntryKind, LayerReader
 from lamina.archive import attributes, paths, pax, tarheader
 from lamina.archive.compression import CHUNK_BYTES, Writable
 from lamina.errors import LaminaError
@@ -58,6 +58,31 @@ def write_tree(out: Writable, root: str, *, mtime_limit_ns: int | None = None) -
         writer.end()
     finally:
         writer.close()
+
+
+def write_entries(out: Writable, entries: LayerReader) -> None:
+    """Write what a reader gives, the inverse of `LayerTar`. A file that became shorter is filled up with zeros."""
+    for entry in entries:
+        path = entry.path + "/" if entry.kind is EntryKind.DIRECTORY and entry.path else entry.path or "./"
+        _write_header(
+            out, path, _CODES[entry.kind], mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime_ns=entry.mtime_ns,
+            size=entry.size_bytes, link=entry.link, numbers=(entry.major, entry.minor), xattrs=entry.xattrs,
+        )  # fmt: skip
+        if entry.kind is EntryKind.FILE and entry.size_bytes:
+            with entries.open() as file:
+                _write_data(out, file.read, entry.size_bytes)
+    out.write(bytes(2 * tarheader.BLOCK_BYTES))
+
+
+_CODES = {
+    EntryKind.FILE: b"0",
+    EntryKind.HARD_LINK: b"1",
+    EntryKind.SYMLINK: b"2",
+    EntryKind.CHAR_DEVICE: b"3",
+    EntryKind.BLOCK_DEVICE: b"4",
+    EntryKind.DIRECTORY: b"5",
+    EntryKind.FIFO: b"6",
+}
 
 
 def _in_order(changes: Iterable[Change], *, parents: bool) -> list[tuple[str, ChangeKind]]:
@@ -210,15 +235,7 @@ class _Writer:
         self._header(path, code, found=found, xattrs=xattrs, link=link, device=kind in {stat.S_IFCHR, stat.S_IFBLK})
 
     def _data(self, fd: int, size: int) -> None:
-        left = size
-        while left:
-            data = os.read(fd, min(left, CHUNK_BYTES))
-            if not data:
-                data = bytes(min(left, CHUNK_BYTES))
-            self._out.write(data)
-            left -= len(data)
-        if size % tarheader.BLOCK_BYTES:
-            self._out.write(bytes(-size % tarheader.BLOCK_BYTES))
+        _write_data(self._out, lambda count: os.read(fd, count), size)
 
     def _header(
         self,
@@ -235,51 +252,95 @@ class _Writer:
         device: bool = False,
         xattrs: dict[str, bytes] | None = None,
     ) -> None:
+        numbers = (0, 0)
         if found is not None:
             mode, uid, gid, mtime_ns = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_mtime_ns
+            if device:
+                numbers = os.major(found.st_rdev), os.minor(found.st_rdev)
         if self._mtime_limit_ns is not None:
             mtime_ns = min(mtime_ns, self._mtime_limit_ns)
-        name, target = os.fsencode(path), os.fsencode(link)
-        records: list[tuple[bytes, bytes]] = []
-        if not _is_text(name) or not _is_text(target):
-            records.append((b"hdrcharset", b"BINARY"))
-        if not (name.isascii() and tarheader.fits(name)):
-            records.append((b"path", name))
-        if not target.isascii() or len(target) > 100:
-            records.append((b"linkpath", target))
-        seconds, rest = divmod(mtime_ns, 1_000_000_000)
-        if rest or not 0 <= seconds < 8**11:
-            records.append((b"mtime", pax.ns_to_seconds(mtime_ns)))
-        for key, value, limit in ((b"size", size, 8**11), (b"uid", uid, 8**7), (b"gid", gid, 8**7)):
-            if value >= limit:
-                records.append((key, b"%d" % value))
-        for xattr in sorted(xattrs or ()):
-            records.append((b"SCHILY.xattr." + os.fsencode(xattr).replace(b"=", b"%3D"), (xattrs or {})[xattr]))
-        if records:
-            data = pax.build_records(records)
-            if len(data) > _MAX_RECORDS_BYTES:
-                raise LaminaError(f"the extended attributes of '{paths.shown(path)}' are too large for an archive")
-            self._out.write(
-                tarheader.build(
-                    name=b"PaxHeaders/" + name[-80:].strip(b"/"), kind=b"x", mode=0o644, uid=0, gid=0, size=len(data), mtime_s=0
-                )
-                + data
-                + bytes(-len(data) % tarheader.BLOCK_BYTES)
-            )
-        self._out.write(
-            tarheader.build(
-                name=name,
-                kind=kind,
-                mode=mode,
-                uid=uid,
-                gid=gid,
-                size=size,
-                mtime_s=max(0, seconds),
-                link=target,
-                major=os.major(found.st_rdev) if found is not None and device else 0,
-                minor=os.minor(found.st_rdev) if found is not None and device else 0,
-            )
+        _write_header(
+            self._out,
+            path,
+            kind,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            mtime_ns=mtime_ns,
+            size=size,
+            link=link,
+            numbers=numbers,
+            xattrs=xattrs,
         )
+
+
+def _write_data(out: Writable, read: Callable[[int], bytes], size: int) -> None:
+    left = size
+    while left:
+        data = read(min(left, CHUNK_BYTES))
+        if not data:
+            data = bytes(min(left, CHUNK_BYTES))
+        out.write(data)
+        left -= len(data)
+    if size % tarheader.BLOCK_BYTES:
+        out.write(bytes(-size % tarheader.BLOCK_BYTES))
+
+
+def _write_header(
+    out: Writable,
+    path: str,
+    kind: bytes,
+    *,
+    mode: int,
+    uid: int,
+    gid: int,
+    mtime_ns: int,
+    size: int,
+    link: str,
+    numbers: tuple[int, int],
+    xattrs: dict[str, bytes] | None,
+) -> None:
+    name, target = os.fsencode(path), os.fsencode(link)
+    records: list[tuple[bytes, bytes]] = []
+    if not _is_text(name) or not _is_text(target):
+        records.append((b"hdrcharset", b"BINARY"))
+    if not (name.isascii() and tarheader.fits(name)):
+        records.append((b"path", name))
+    if not target.isascii() or len(target) > 100:
+        records.append((b"linkpath", target))
+    seconds, rest = divmod(mtime_ns, 1_000_000_000)
+    if rest or not 0 <= seconds < 8**11:
+        records.append((b"mtime", pax.ns_to_seconds(mtime_ns)))
+    for key, value, limit in ((b"size", size, 8**11), (b"uid", uid, 8**7), (b"gid", gid, 8**7)):
+        if value >= limit:
+            records.append((key, b"%d" % value))
+    for xattr in sorted(xattrs or ()):
+        records.append((b"SCHILY.xattr." + os.fsencode(xattr).replace(b"=", b"%3D"), (xattrs or {})[xattr]))
+    if records:
+        data = pax.build_records(records)
+        if len(data) > _MAX_RECORDS_BYTES:
+            raise LaminaError(f"the extended attributes of '{paths.shown(path)}' are too large for an archive")
+        out.write(
+            tarheader.build(
+                name=b"PaxHeaders/" + name[-80:].strip(b"/"), kind=b"x", mode=0o644, uid=0, gid=0, size=len(data), mtime_s=0
+            )
+            + data
+            + bytes(-len(data) % tarheader.BLOCK_BYTES)
+        )
+    out.write(
+        tarheader.build(
+            name=name,
+            kind=kind,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            size=size,
+            mtime_s=max(0, seconds),
+            link=target,
+            major=numbers[0],
+            minor=numbers[1],
+        )
+    )
 
 
 def _is_text(name: bytes) -> bool:
