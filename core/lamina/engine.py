@@ -20,7 +20,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from lamina.api.types import Change
 from lamina.errors import ConflictError, LaminaError, NotFoundError
@@ -42,6 +42,7 @@ from lamina.usecases.volumes import Volumes
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
     from lamina.archive.compression import Readable, Writable
     from lamina.store.image_archive import LoadedImage
+    from lamina.usecases.copy import Copying
 
 Progress = Callable[[int], None]
 
@@ -327,6 +328,16 @@ class ContainerHandle:
         """Ask it to end by its stop signal or the one given, wait, then kill it."""
         self._engine.control.stop(self.record, timeout_s, signal_name=signal)
 
+    def ask_to_stop(self, *, signal: str = "") -> float:
+        """Ask it to end and don't wait; gives the moment, for `finish_stop`."""
+        return self._engine.control.ask_to_stop(self.record, signal_name=signal)
+
+    def finish_stop(self, *, timeout_s: int | None = None, asked_at_s: float) -> None:
+        """Wait for the end of what was asked, and kill it when its time is over; no error if it has gone."""
+        container = self._engine.context.records.by_id(self.id)
+        if container is not None:
+            self._engine.control.finish_stop(container, timeout_s, asked_at_s=asked_at_s)
+
     def kill(self, signal: str = "KILL") -> None:
         """Send a signal."""
         self._engine.control.kill(self.record, signal)
@@ -440,6 +451,33 @@ class ContainerHandle:
     def export(self, out: "Writable") -> None:
         """Write its whole tree as a tar archive."""
         self._engine.content.export(self.record, out)
+
+    def copy_in(self, source: "str | Readable", path: str, *, archive: bool = False, follow: bool = False) -> int:
+        """Copy a host's file or directory, or a tar archive's contents, to a path in it; gives the files' bytes.
+
+        `docker cp`'s rules: into an existing directory, else to that name; a directory's contents alone from `DIR/.`. What is
+        copied belongs to root, with `archive` to its owner; in a tar archive to whom that says. `follow` copies what a symlink
+        leads to. Running or not, its volumes are seen. Raises `NotFoundError`, `ConflictError`, `ArchiveError`.
+        """
+        if isinstance(source, str):
+            return self._copying().copy_in(self.record, source, path, keep_owner=archive, follow=follow)
+        return self._copying().copy_in_archive(self.record, source, path)
+
+    def copy_out(self, path: str, destination: "str | Writable", *, archive: bool = False, follow: bool = False) -> int:
+        """Copy a file or directory of it to a path on the host, or write it as a tar archive; the rules are `copy_in`'s.
+
+        What is copied to the host belongs to the caller, with `archive` to its owner. Gives the files' bytes, for an archive 0.
+        """
+        if isinstance(destination, str):
+            return self._copying().copy_out(self.record, path, destination, keep_owner=archive, follow=follow)
+        self._copying().copy_out_archive(self.record, path, destination, follow=follow)
+        return 0
+
+    def _copying(self) -> "Copying":
+        from lamina.usecases.containerroot import ContainerRoots
+        from lamina.usecases.copy import Copying
+
+        return Copying(ContainerRoots(self._engine.context, self._engine.starter))
 
     def size_bytes(self) -> int:
         """What its own layer takes on disk."""

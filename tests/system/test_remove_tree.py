@@ -129,9 +129,12 @@ def test_two_processes_may_delete_one_tree_together(root_dir: str) -> None:
 
 def test_a_directory_that_is_moved_away_meanwhile_leads_nowhere_else(root_dir: str) -> None:
     """Somebody moves what we are in to another place: that place's other things must stay."""
-    os.makedirs(f"{root_dir}/elsewhere/kept/kept")
-    for _ in range(6):
+    for name in range(10):
+        os.makedirs(f"{root_dir}/elsewhere/{name}/kept")
+    for _ in range(3):
         os.makedirs(f"{root_dir}/top/a/b")
+        for name in range(10):
+            os.makedirs(f"{root_dir}/top/a/{name}")
         for name in range(60):
             os.makedirs(f"{root_dir}/top/a/b/{name}/x")
         pid = os.fork()
@@ -148,6 +151,6 @@ def test_a_directory_that_is_moved_away_meanwhile_leads_nowhere_else(root_dir: s
                 os._exit(0)
         remove_tree(f"{root_dir}/top")
         os.waitpid(pid, 0)
-        assert os.path.isdir(f"{root_dir}/elsewhere/kept/kept")
+        assert all(os.path.isdir(f"{root_dir}/elsewhere/{name}/kept") for name in range(10))
         remove_tree(f"{root_dir}/elsewhere/b")
     assert sorted(os.listdir(root_dir)) == ["elsewhere"]

@@ -1,0 +1,215 @@
+"""A container's root as a descriptor, with its volumes, for reading and writing its files from outside (`cp`).
+
+Running: what its first process sees, by the host's /proc/PID/root. Not running: its layer's union and its volumes, mounted by a
+thread in a mount namespace of the thread's own, which nobody else sees and which the kernel takes away with the process, however it
+ends. Nothing is run in the container and no file of it is loaded: whoever gets the descriptor opens beneath it and by it alone.
+"""
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lamina.errors import LaminaError, StateError
+from lamina.linux import mount as lm
+from lamina.linux import namespace, process
+from lamina.model.container import Container, Status
+from lamina.runtime.steps import BindInRoot, MountInRoot, Place, ReadOnlyRoot, Step
+from lamina.store import views
+from lamina.store.operations import locked
+from lamina.usecases.context import Context
+from lamina.usecases.start import Starter
+
+KERNEL_FILE_SYSTEMS = frozenset(
+    ["proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "devtmpfs", "debugfs", "tracefs", "securityfs", "bpf", "efivarfs"]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRoot:
+    """An open root. `kernel_mounts` are the ids of mounts in it that are the kernel's: /proc, /sys, /dev and their like."""
+
+    fd: int
+    container: Container
+    kernel_mounts: frozenset[int] = frozenset()
+
+    def is_kernels(self, fd: int) -> bool:
+        """Whether what is open is the kernel's and no file of the container."""
+        return bool(self.kernel_mounts) and mount_id(fd) in self.kernel_mounts
+
+
+class ContainerRoots:
+    """Opens containers' roots."""
+
+    def __init__(self, context: Context, starter: Starter) -> None:
+        self.context = context
+        self.starter = starter
+
+    @contextlib.contextmanager
+    def opened(self, container: Container, *, writing: bool, streaming: bool = False) -> Iterator[ContainerRoot]:
+        """Give the container's root while the block runs.
+
+        While files are written into it, or copied out of it, the container can't be started, settled or removed. With `streaming`,
+        when somebody else's program decides how long reading takes, nothing waits: what is read may then end early.
+        """
+        name = f"container-{container.id}"
+        if self._current(container).is_active:
+            with locked(self.context.run_dir, name, shared=True) if writing or not streaming else contextlib.nullcontext():
+                current = self._current(container)
+                if current.is_active:
+                    with self._running(current) as root:
+                        yield root
+                    return
+        if writing:
+            with locked(self.context.run_dir, name):
+                with self._resting(self._current(container), writable=True) as root:
+                    yield root
+            return
+        with self._with_mountpoints(container, name, streaming=streaming) as root:
+            yield root
+
+    def _current(self, container: Container) -> Container:
+        current = self.starter.refreshed(container)
+        if current.status in {Status.CREATING, Status.REMOVING}:
+            raise StateError(f"container '{container.name}' is being {'made' if current.status is Status.CREATING else 'removed'}")
+        return current
+
+    @contextlib.contextmanager
+    def _running(self, container: Container) -> Iterator[ContainerRoot]:
+        with contextlib.ExitStack() as stack:
+            try:
+                # The directory in /proc is of one process for good; what is opened in it fails once that has ended.
+                process_fd = os.open(f"/proc/{container.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, process_fd)
+                if process.start_time(container.pid) != container.pid_started:
+                    raise ProcessLookupError(errno.ESRCH, "it has ended")
+                root_fd = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=process_fd)
+                stack.callback(os.close, root_fd)
+                mounts = lm.mounts(container.pid)
+                if process.start_time(container.pid) != container.pid_started:
+                    raise ProcessLookupError(errno.ESRCH, "it has ended")
+            except (FileNotFoundError, ProcessLookupError) as error:
+                raise StateError(f"container '{container.name}' has just ended", hint="try again") from error
+            kernel = frozenset(each.id for each in mounts if each.fstype in KERNEL_FILE_SYSTEMS or each.target == "/dev")
+            yield ContainerRoot(fd=root_fd, container=container, kernel_mounts=kernel)
+
+    @contextlib.contextmanager
+    def _with_mountpoints(self, container: Container, name: str, *, streaming: bool) -> Iterator[ContainerRoot]:
+        """Read a resting container. If a volume has no mount point yet, because it was never started, that is made first."""
+        with contextlib.ExitStack() as stack:
+            if not streaming:
+                stack.enter_context(locked(self.context.run_dir, name))
+            try:
+                yield stack.enter_context(self._resting(self._current(container), writable=False))
+                return
+            except _MountpointMissingError:
+                pass
+            with contextlib.nullcontext() if not streaming else locked(self.context.run_dir, name):
+                with self._resting(self._current(container), writable=True):
+                    pass
+            yield stack.enter_context(self._resting(self._current(container), writable=False))
+
+    @contextlib.contextmanager
+    def _resting(self, container: Container, *, writable: bool) -> Iterator[ContainerRoot]:
+        if container.is_active:
+            raise StateError(f"container '{container.name}' was started meanwhile", hint="try again")
+        storage = self.context.layers.usable_driver(container.driver)
+        view = storage.mounts(container.id, container.parents, readonly=not writable)
+        steps = [step for step in self.starter.plan(container) if self._is_volume(step, container)]
+        if writable:
+            storage.before_mount(container.id, container.parents)
+
+        def make() -> int:
+            views.attach(view)
+            place = Place()
+            place.root_fd = lm.open_tree(view.root)
+            lm.move_mount(place.root_fd, view.root)
+            for step in steps:
+                try:
+                    step.apply(place)
+                except OSError as error:
+                    if error.errno == errno.EROFS and not writable:
+                        raise _MountpointMissingError from error
+                    raise
+            if container.config.read_only:
+                ReadOnlyRoot().apply(place)
+            return place.root_fd
+
+        def undo() -> None:
+            lm.unmount(view.root, detach=True)
+            views.detach(view)
+
+        try:
+            with _mounted_apart(make, undo) as root_fd:
+                yield ContainerRoot(fd=root_fd, container=container)
+        finally:
+            if writable:
+                storage.after_unmount(container.id)
+
+    def _is_volume(self, step: Step, container: Container) -> bool:
+        if isinstance(step, BindInRoot):
+            if os.path.exists(step.source):
+                return True
+            if not step.internal:
+                self.context.warn(f"'{step.source}', which is mounted at '{step.target}', doesn't exist")
+            return False
+        return isinstance(step, MountInRoot) and step.target in container.volumes
+
+
+class _MountpointMissingError(Exception):
+    """A volume can't be mounted in a view that is read-only, because its place isn't there."""
+
+
+@contextlib.contextmanager
+def _mounted_apart(make: Callable[[], int], undo: Callable[[], None]) -> Iterator[int]:
+    """Run `make` in a thread that has left for a mount namespace of its own; give the descriptor that it returns.
+
+    The thread stays to keep the namespace, and runs `undo` at the end. CLONE_NEWNS is a thread's own affair (unshare(2)): the rest
+    of the process stays where it is.
+    """
+    made, done = threading.Event(), threading.Event()
+    result: list[int] = []
+    errors: list[BaseException] = []
+
+    def keep() -> None:
+        try:
+            namespace.unshare(namespace.CLONE_NEWNS)
+            lm.make_private()
+            try:
+                result.append(make())
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    undo()
+                raise
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+            errors.append(error)
+        made.set()
+        if result:
+            done.wait()
+            try:
+                undo()
+            except BaseException as error:  # noqa: BLE001 - as above
+                errors.append(error)
+
+    keeper = threading.Thread(target=keep, name="container root", daemon=True)
+    keeper.start()
+    made.wait()
+    try:
+        if errors:
+            raise errors[0]
+        yield result[0]
+    finally:
+        for fd in result:
+            os.close(fd)
+        done.set()
+        keeper.join()
+    if errors:
+        raise LaminaError(f"the container's root could not be unmounted: {errors[0]}")
+
+
+def mount_id(fd: int) -> int:
+    """Tell which mount an open file was reached through (proc_pid_fdinfo(5))."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
