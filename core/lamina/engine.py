@@ -20,7 +20,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lamina.api.types import Change
 from lamina.errors import ConflictError, LaminaError, NotFoundError

@@ -241,8 +241,18 @@ def print_error(message: str, hint: str = "") -> None:
     click.echo("".join(char if char.isprintable() else " " for char in " ".join(line.split())), err=True)
 
 
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed: else the next file opened, the store's, would be taken for it."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, and so this one
+
+
 def run() -> None:
     """Exit with the command's code, at once: what an interpreter tidies up at its end, the kernel does as well and faster."""
+    _open_standard_streams()
     code = main()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -61,7 +61,10 @@ def raw_mode(fd: int) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        try:
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        except termios.error:
+            pass  # it has hung up; there is nothing left to put back
 
 
 def send_descriptor(socket_fd: int, fd: int) -> None:

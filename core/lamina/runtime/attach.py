@@ -1,5 +1,6 @@
 """A client of a monitor: carries a terminal's or pipes' bytes to a container and back until it ends or the user detaches."""
 
+import errno
 import os
 import select
 import signal
@@ -62,12 +63,23 @@ class Relay:
     """Where signals that this process gets are sent on to; 0 for nowhere."""
     detached: bool = False
     _keys_seen: bytes = b""
+    _ended_by: int = 0
 
     def run(self) -> int | None:
-        """Relay until the container ends; returns its exit code, or None if the user detached or the monitor is gone."""
+        """Relay until the container ends; returns its exit code, or None if the user detached or the monitor is gone.
+
+        A signal that ends this process and isn't sent on ends it here too, but not before the terminal is as it was.
+        """
+        try:
+            return self._run()
+        finally:
+            if self._ended_by:
+                os.kill(os.getpid(), self._ended_by)
+
+    def _run(self) -> int | None:
         raw = self.tty and self.stdin_fd >= 0 and os.isatty(self.stdin_fd)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before = self._watch_signals(wake_write)
+        before = self._watch_signals(wake_write, raw=raw)
         try:
             if self.tty:
                 self._send_size()
@@ -82,7 +94,7 @@ class Relay:
             os.close(wake_write)
             self.channel.close()
 
-    def _watch_signals(self, wake_fd: int) -> dict[int, Any]:
+    def _watch_signals(self, wake_fd: int, *, raw: bool) -> dict[int, Any]:
         """Send signals on to the container, as `docker run` does; only a main thread can."""
         import threading
 
@@ -91,6 +103,8 @@ class Relay:
         numbers = [signal.SIGWINCH] if self.tty else []
         if self.pid:
             numbers += [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+        elif raw:
+            numbers += [signal.SIGTERM, signal.SIGHUP]
 
         def wake(number: int, _frame: object) -> None:
             try:
@@ -115,8 +129,10 @@ class Relay:
                 if fd == wake_fd:
                     for number in os.read(wake_fd, 64):
                         self._pass_on(number)
+                    if self._ended_by:
+                        return None
                 elif fd == self.stdin_fd:
-                    data = os.read(fd, CHUNK_BYTES)
+                    data = self._read_stdin()
                     if not data:
                         poll.unregister(fd)
                     passed = self._filter_keys(data)
@@ -132,6 +148,14 @@ class Relay:
                         code = self._hear(kind, payload)
                         if code is not None:
                             return code
+
+    def _read_stdin(self) -> bytes:
+        try:
+            return os.read(self.stdin_fd, CHUNK_BYTES)
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal that has hung up
+                raise
+            return b""
 
     def _receive(self) -> bytes:
         try:
@@ -152,7 +176,9 @@ class Relay:
         if fd >= 0:
             try:
                 frames.write_all(fd, payload)
-            except BrokenPipeError:
+            except OSError as error:
+                if error.errno not in {errno.EPIPE, errno.EIO}:  # whoever read it has gone, or the terminal has hung up
+                    raise
                 if kind == frames.STDOUT:
                     self.stdout_fd = -1
                 else:
@@ -167,6 +193,8 @@ class Relay:
                 os.kill(self.pid, number)
             except ProcessLookupError:
                 pass
+        else:
+            self._ended_by = number
 
     def _send_size(self) -> None:
         for fd in (self.stdout_fd, self.stdin_fd):

@@ -40,18 +40,30 @@ class Control:
 
     def stop(self, container: Container, timeout_s: int | None = None, *, signal_name: str = "") -> None:
         """Send the stop signal, wait, then kill; a negative time waits for ever. No error if it isn't running."""
+        asked_at_s = self.ask_to_stop(container, signal_name=signal_name)
+        self.finish_stop(container, timeout_s, asked_at_s=asked_at_s)
+
+    def ask_to_stop(self, container: Container, *, signal_name: str = "") -> float:
+        """Send the stop signal and don't wait; gives the moment, for `finish_stop`. So several are stopped side by side."""
         number = parse_signal(signal_name or container.config.stop_signal or "TERM")
         container = self.starter.refreshed(container)
-        if not container.is_active:
-            return
         if container.status is Status.PAUSED:
             self.unpause(container)
+        if container.is_active:
+            self._signal(container, number)
+        return time.monotonic()
+
+    def finish_stop(self, container: Container, timeout_s: int | None = None, *, asked_at_s: float) -> None:
+        """Wait for the end of what was asked to stop, and kill it when its time is over."""
+        current = self.context.records.by_id(container.id)
+        if current is None or not current.is_active:
+            return
         if timeout_s is None:
             timeout_s = container.config.stop_timeout_s if container.config.stop_timeout_s is not None else DEFAULT_STOP_TIMEOUT_S
-        self._signal(container, number)
-        if not self._wait_ended(container, timeout_s):
-            self._signal(container, signal.SIGKILL)
-            if not self._wait_ended(container, KILL_TIMEOUT_S):
+        left_s = -1 if timeout_s < 0 else max(asked_at_s + timeout_s - time.monotonic(), 0)
+        if not self._wait_ended(current, left_s):
+            self._signal(current, signal.SIGKILL)
+            if not self._wait_ended(current, KILL_TIMEOUT_S):
                 raise StateError(
                     f"container '{container.name}' can't be killed", hint="a process waits in the kernel; try again later"
                 )

@@ -52,7 +52,7 @@ def _run(
     with IdFile(cidfile) as id_file, settings.engine(storage_driver) as engine:
         container, code = engine.containers.run_attached(
             config, name=name, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd,
-            detach=detach, detach_keys=detach_keys, pass_signals=pass_signals and not config.tty,
+            detach=detach, detach_keys=detach_keys, pass_signals=pass_signals,
             terminal_size=terminal_size() if config.tty else (0, 0), created=lambda made: id_file.write(made.id),
         )  # fmt: skip
         if detach or not streams.shows_output:

@@ -8,6 +8,7 @@ from lamina.cli.completion import complete_running
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
 from lamina.cli.several import try_each
+from lamina.engine import ContainerHandle
 
 
 @click.command(cls=Command)
@@ -21,4 +22,16 @@ from lamina.cli.several import try_each
 def command(settings: Settings, *, containers: Sequence[str], signal_name: str, timeout_s: int | None) -> int:
     """Stop containers."""
     with settings.engine() as engine:
-        return try_each(containers, lambda name: engine.containers.get(name).stop(timeout_s=timeout_s, signal=signal_name))
+        asked: dict[str, tuple[ContainerHandle, float]] = {}
+
+        def ask(name: str) -> None:
+            handle = engine.containers.get(name)
+            asked[name] = handle, handle.ask_to_stop(signal=signal_name)
+
+        def finish(name: str) -> None:
+            handle, asked_at_s = asked[name]
+            handle.finish_stop(timeout_s=timeout_s, asked_at_s=asked_at_s)
+
+        # all are asked before the first is waited for, so that the time that they take is the slowest one's
+        code = try_each(containers, ask, shows_names=False)
+        return try_each([name for name in containers if name in asked], finish) or code
