@@ -1,4 +1,4 @@
-"""Start-up is a feature: what the quick commands may import. Counted in a fresh interpreter, on the way to an error or an empty list."""
+"""Start-up is a feature: what the quick commands may import, counted in a fresh interpreter."""
 
 import json
 import os

@@ -133,10 +133,10 @@ def _read_text(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"'{path}' can't be read: {str(getattr(error, 'strerror', None) or 'it is not UTF-8 text').lower()}"
-        ) from error
+    except OSError as error:
+        raise UsageError(f"'{path}' can't be read: {str(error.strerror).lower()}") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"'{path}' can't be read: it is not UTF-8 text") from None
 
 
 class IdFile:

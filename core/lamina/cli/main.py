@@ -243,11 +243,12 @@ def print_error(message: str, hint: str = "") -> None:
 
 def _open_standard_streams() -> None:
     """Put /dev/null where a standard stream is closed: else the next file opened, the store's, would be taken for it."""
-    for fd in (0, 1, 2):
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, and so this one
+            setattr(sys, name, open(fd, mode, encoding="utf-8"))  # Python has None for a stream that was closed
 
 
 def run() -> None:

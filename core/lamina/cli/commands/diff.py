@@ -18,6 +18,8 @@ def command(settings: Settings, *, container: str) -> None:
     is_terminal = sys.stdout.isatty()
     with settings.engine() as engine:
         for change in engine.containers.get(container).diff():
+            if not change.path:
+                continue  # the root's own times; Docker doesn't list it either
             path = f"/{change.path.lstrip('/')}"
             line = f"{change.kind.value} {printable(path) if is_terminal else path}\n"
             sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
