@@ -49,7 +49,8 @@ def _number(text: str) -> int | None:
 def resolve_user(user: str) -> Identity:
     """Resolve `[USER[:GROUP]]`, names or numbers, as Docker does; the default is root.
 
-    Supplementary groups are those that /etc/group lists the user in; none if a group is given.
+    Supplementary groups are the group itself and those that /etc/group lists the user in, only the former if a group is given. It
+    is among them so that a set-group-ID program can't shake it off, and with it a mode that shuts that group out (CVE-2022-36109).
     Raises `OSError` with ENOENT for a name that isn't in the files.
     """
     name, colon, group = user.partition(":")
@@ -77,4 +78,4 @@ def resolve_user(user: str) -> Identity:
     elif row is not None:
         members = [(_number(entry[2]), entry[3].split(",") if len(entry) > 3 else []) for entry in table]
         groups = tuple(dict.fromkeys(number for number, names in members if number is not None and row[0] in names))
-    return Identity(uid=uid, gid=gid, groups=groups, home=home)
+    return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *groups))), home=home)
