@@ -402,3 +402,17 @@ def test_a_directory_that_the_layer_only_passes_through_looks_as_below(world: Wo
     assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_mtime_ns) == (0o2750, 7, 8, 1_000_000_005)
     assert os.getxattr(f"{world.into}/usr/lib", "user.note") == b"kept"
     assert os.stat(f"{world.into}/usr/lib/new").st_gid == 0, "a setgid directory must not give its group to what an archive brings"
+
+
+@pytest.mark.parametrize("parts", [("dir/.wh.child", "dir/.wh..wh..opq"), ("dir/.wh.child", ".wh.dir")], ids=str)
+def test_below_a_hidden_directory_no_whiteout_is_left(world: World, parts: tuple[str, ...]) -> None:
+    world.apply(b"".join(file(part) for part in parts) + folder("dir") + file("dir/new") + END)
+    assert set(os.listdir(f"{world.into}/dir")) - {".wh..wh..opq"} == {"new"}
+
+
+def test_a_directory_after_a_file_of_its_name_does_not_show_the_lower_one_again(world: World) -> None:
+    world.apply(file("dir") + folder("dir") + END)
+    if world.whiteouts is WhiteoutFormat.OVERLAY:
+        assert os.getxattr(f"{world.into}/dir", "trusted.overlay.opaque") == b"y"
+    else:
+        assert os.listdir(f"{world.into}/dir") == ([".wh..wh..opq"] if world.whiteouts is WhiteoutFormat.AUFS else [])
