@@ -248,7 +248,7 @@ def _open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, and so this one
-            setattr(sys, name, open(fd, mode, encoding="utf-8"))  # Python has None for a stream that was closed
+            setattr(sys, name, open(fd, mode, encoding="utf-8"))  # noqa: SIM115 - for good; Python has None there
 
 
 def run() -> None:

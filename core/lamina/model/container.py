@@ -178,8 +178,13 @@ def merge_env(*layers: tuple[str, ...] | list[str]) -> tuple[str, ...]:
 def parse_mount(text: str) -> MountRequest:
     """Parse `--mount type=bind,source=/host,target=/in,readonly`."""
     values: dict[str, str] = {}
+    options: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")
+        if key.lower() == "volume-opt":  # the one that may be given several times
+            name, _, value = value.partition("=")
+            options[name] = value
+            continue
         key = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}.get(key.lower(), key.lower())
         values[key] = value if equals else "true"
     kind = values.pop("type", "volume")
@@ -187,7 +192,8 @@ def parse_mount(text: str) -> MountRequest:
         raise UsageError(f"invalid mount '{text}': type '{kind}' is not bind, volume or tmpfs")
     target, source = values.pop("target", ""), values.pop("source", "")
     read_only = _truth(values.pop("readonly", "false"), text)
-    options: dict[str, str] = {}
+    if options and kind != "volume":
+        raise UsageError(f"invalid mount '{text}': volume-opt is for volumes")
     if kind == "tmpfs":
         for key, option in (("tmpfs-size", "size"), ("tmpfs-mode", "mode")):
             if key in values:
@@ -199,9 +205,6 @@ def parse_mount(text: str) -> MountRequest:
         values.pop("bind-propagation", "")
     copy = not _truth(values.pop("volume-nocopy", "false"), text) if kind == "volume" else True
     driver = values.pop("volume-driver", "local") if kind == "volume" else "local"
-    for key in [key for key in values if key == "volume-opt"]:
-        name, _, value = values.pop(key).partition("=")
-        options[name] = value
     if values:
         raise UsageError(f"invalid mount '{text}': unknown option '{next(iter(values))}'")
     if kind == "bind" and not source:

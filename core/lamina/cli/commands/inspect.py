@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lamina.cli.completion import complete_containers, complete_images, complete_volumes
 from lamina.cli.documents import print_documents
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
@@ -16,11 +17,17 @@ if TYPE_CHECKING:
 TYPES = ("container", "image", "volume")
 
 
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [
+        name for complete in (complete_containers, complete_images, complete_volumes) for name in complete(ctx, param, incomplete)
+    ]
+
+
 @click.command(cls=Command)
 @click.option("--format", "-f", "template", default=None, metavar="FORMAT", help="json, or a Go template for each.")
 @click.option("--size", "-s", "shows_size", is_flag=True, help="Show what containers' files take.")
 @click.option("--type", "kind", type=click.Choice(TYPES), default=None, help="Look for this alone.")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_complete)
 @click.pass_context
 def command(ctx: click.Context, *, names: Sequence[str], template: str | None, shows_size: bool, kind: str | None) -> int:
     """Show all that is known of containers, images or volumes, as JSON."""
@@ -32,36 +39,46 @@ def command(ctx: click.Context, *, names: Sequence[str], template: str | None, s
 
 
 def _finder(engine: "Engine", kind: str | None, *, shows_size: bool) -> Callable[[str], dict[str, Any]]:
-    finders: dict[str, Callable[[str], dict[str, Any]]] = {
+    finders: dict[str, Callable[[str], Callable[[], dict[str, Any]]]] = {
         "container": lambda name: _container(engine, name, shows_size=shows_size),
-        "image": engine.images.inspect,
+        "image": lambda name: _image(engine, name),
         "volume": lambda name: _volume(engine, name),
     }
 
     def find(name: str) -> dict[str, Any]:
         if kind is not None:
-            return finders[kind](name)
+            return finders[kind](name)()
         for each in TYPES:
             try:
-                return finders[each](name)
+                document = finders[each](name)
             except (NotFoundError, UsageError):
                 continue
+            return document()  # beyond the search, so that a missing driver is told as what it is
         raise NotFoundError(f"no such object: '{name}'", hint="it is no container, no image and no volume")
 
     return find
 
 
-def _container(engine: "Engine", name: str, *, shows_size: bool) -> dict[str, Any]:
+def _container(engine: "Engine", name: str, *, shows_size: bool) -> Callable[[], dict[str, Any]]:
     handle = engine.containers.get(name)
-    document = handle.inspect()
-    if shows_size:
-        record = handle.record
-        document["SizeRw"] = handle.size_bytes()
-        document["SizeRootFs"] = document["SizeRw"] + engine.images.get(record.image_id).size_bytes
+
+    def document() -> dict[str, Any]:
+        found = handle.inspect()
+        if shows_size:
+            found["SizeRw"] = handle.size_bytes()
+            found["SizeRootFs"] = found["SizeRw"] + engine.images.get(handle.record.image_id).size_bytes
+        return found
+
     return document
 
 
-def _volume(engine: "Engine", name: str) -> dict[str, Any]:
+def _image(engine: "Engine", name: str) -> Callable[[], dict[str, Any]]:
+    engine.images.get(name)
+    return lambda: engine.images.inspect(name)
+
+
+def _volume(engine: "Engine", name: str) -> Callable[[], dict[str, Any]]:
     from lamina.usecases.inspect import volume_document
 
-    return volume_document(engine.volumes, engine.volumes.find(name))
+    volume = engine.volumes.find(name)
+    return lambda: volume_document(engine.volumes, volume)

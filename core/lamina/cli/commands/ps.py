@@ -12,6 +12,7 @@ from lamina.cli.filters import parse_filters
 from lamina.cli.main import Settings
 from lamina.cli.options import Command, filter_option
 from lamina.cli.output import Column, render_rows
+from lamina.errors import NotFoundError
 from lamina.model.container import Container
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ def _sizes(engine: "Engine") -> Callable[[Container], tuple[int, int]]:
 
     def size_of(container: Container) -> tuple[int, int]:
         layers = engine.context.layers
-        own = layers.usage(layers.driver(container.driver), container.id, container.parents).size_bytes
+        try:
+            own = layers.usage(layers.driver(container.driver), container.id, container.parents).size_bytes
+        except NotFoundError:  # its driver isn't installed any more; the others' sizes are wanted all the same
+            own = 0
         return own, own + images.get(container.image_id, 0)
 
     return size_of
