@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from lamina.api.types import View
 from lamina.errors import LaminaError
 from lamina.linux import mount as lm
+from lamina.linux import namespace
 from lamina.model.mount import Mount, MountFlag
 
 
@@ -73,7 +74,12 @@ def detached(mount: Mount) -> int:
         if flags:
             lm.set_attributes(fd, flags, recursive=MountFlag.REC in mount.flags)
         return fd
-    return lm.fsmount(mount.type, mount.options, flags=mount.flags, source=mount.source)
+    try:
+        return lm.fsmount(mount.type, mount.options, flags=mount.flags, source=mount.source)
+    except OSError as error:
+        if mount.type != "overlay" or error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EPERM}:
+            raise
+        return _overlay_by_string(mount, error)
 
 
 def _can_detach(mount: Mount) -> bool:
@@ -84,13 +90,7 @@ def _attach_one(mount: Mount) -> None:
     if mount.type.startswith("fuse."):
         _run_helper(mount)
     elif _can_detach(mount):
-        try:
-            fd = detached(mount)
-        except OSError as error:
-            if mount.type != "overlay" or error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EPERM}:
-                raise
-            _mount_overlay_by_string(mount, error)
-            return
+        fd = detached(mount)
         try:
             lm.move_mount(fd, mount.target)
         finally:
@@ -100,29 +100,56 @@ def _attach_one(mount: Mount) -> None:
         lm.mount(mount.source, mount.target, mount.type, mount.flags, data)
 
 
-def _mount_overlay_by_string(mount: Mount, first: OSError) -> None:
-    """Mount an overlay on a kernel without `lowerdir+` (before 6.7), by mount(2) and one string.
+def _overlay_by_string(mount: Mount, first: OSError) -> int:
+    """Make a detached overlay mount on a kernel without `lowerdir+` (before 6.7), by mount(2) and one string.
 
-    Names are made short, as /proc/self/fd/N, so that more of them fit the page, and so that none has a `,` or `:` to escape.
+    mount(2) needs a place. It gets one in a mount namespace that only a thread of ours is in, and that ends with the thread: so the
+    host never sees the mount, and a kill leaves none.
+    """
+    import threading  # only old kernels pay for it
+
+    made: list[int | OSError] = []
+
+    def mount_and_clone() -> None:
+        try:
+            namespace.unshare(namespace.CLONE_NEWNS)  # unshares the working directory too: unshare(2), CLONE_NEWNS
+            lm.make_private()
+            _mount_by_string(mount)
+            made.append(lm.open_tree("/proc"))
+        except OSError as error:
+            made.append(error)
+
+    thread = threading.Thread(target=mount_and_clone)
+    thread.start()
+    thread.join()
+    (result,) = made
+    if isinstance(result, OSError):
+        first.add_note(f"by mount(2): {result}")
+        raise first from result
+    return result
+
+
+def _mount_by_string(mount: Mount) -> None:
+    """Mount an overlay over this thread's /proc, a place that is always there and that it needs no more.
+
+    Directories are named by their descriptors' numbers, in /proc/self/fd, so that seven hundred of them fit mount(2)'s page, and so
+    that none has a `,` or `:` to escape.
     """
     held: list[int] = []
 
     def short(path: str) -> str:
         held.append(os.open(path, lm.O_PATH | os.O_CLOEXEC))
-        return f"/proc/self/fd/{held[-1]}"
+        return str(held[-1])
 
     try:
-        lowers = ":".join(short(value) for key, value in mount.options if key == "lowerdir+" and value)
-        words = [f"lowerdir={lowers}"]
+        words = ["lowerdir=" + ":".join([short(value) for key, value in mount.options if key == "lowerdir+" and value])]
         for key, value in mount.options:
             if key in {"upperdir", "workdir"} and value:
                 words.append(f"{key}={short(value)}")
             elif key != "lowerdir+":
                 words.append(key if value is None else f"{key}={value}")
-        lm.mount(mount.source, mount.target, "overlay", mount.flags, ",".join(words))
-    except OSError as second:
-        first.add_note(f"by mount(2): {second}")
-        raise first from second
+        os.chdir("/proc/self/fd")
+        lm.mount(mount.source, "/proc", "overlay", mount.flags, ",".join(words))
     finally:
         for fd in held:
             os.close(fd)
