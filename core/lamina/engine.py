@@ -223,7 +223,7 @@ class ContainersAPI:
             return make()
         except BaseException:
             with self._engine.context.database.transaction() as tx:
-                operation.end(tx)
+                operation.end_unless_owning(tx)
             raise
 
     def get(self, name: str) -> "ContainerHandle":

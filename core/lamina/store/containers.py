@@ -23,12 +23,7 @@ class ContainerRecords:
 
     def insert(self, tx: sqlite3.Connection, container: Container, operation: Operation) -> None:
         """Record a new container as 'creating'; raises `ConflictError` if the name is taken."""
-        taken = tx.execute("SELECT id FROM containers WHERE name = ?", (container.name,)).fetchone()
-        if taken is not None:
-            raise ConflictError(
-                f"the container name '{container.name}' is already in use by container '{taken['id'][:12]}'",
-                hint="remove or rename that container, or choose another name",
-            )
+        self.check_name_is_free(container.name)
         tx.execute(
             "INSERT INTO containers (id, name, image_id, driver, created_ns, status, document, operation)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -45,6 +40,15 @@ class ContainerRecords:
         )
         for volume in sorted(set(container.volumes.values())):
             tx.execute("INSERT OR IGNORE INTO volume_users (volume, container_id) VALUES (?, ?)", (volume, container.id))
+
+    def check_name_is_free(self, name: str) -> None:
+        """Raise `ConflictError` if a container has the name; sure only inside a transaction."""
+        taken = self._one("name = ?", name)
+        if taken is not None:
+            raise ConflictError(
+                f"the container name '{name}' is already in use by container '{taken['id'][:12]}'",
+                hint="remove or rename that container, or choose another name",
+            )
 
     def update_document(self, tx: sqlite3.Connection, container: Container) -> None:
         """Write a changed configuration back."""

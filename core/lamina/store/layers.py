@@ -8,6 +8,7 @@ An image's unpacked layers are a cache of the image store: made when a container
 """
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,15 @@ from dataclasses import dataclass
 from lamina.api.drivers import StorageDriver
 from lamina.api.host import PluginHost
 from lamina.api.types import Change, LayerReader, Usage, View, WhiteoutFormat
-from lamina.errors import ConflictError, NotFoundError, NotUsableError
+from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, PluginError
 from lamina.linux.fs import remove_tree
 from lamina.store import views
 from lamina.store.database import Database
 from lamina.store.operations import Operation, locked
+
+
+class LayerGoneError(NotFoundError):
+    """An image's layer, unpacked a moment ago, was discarded by another process before anything stood on it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +61,10 @@ class LayerStore:
             driver.make_home()
         return driver
 
+    def _is_known(self, driver: StorageDriver, key: str) -> bool:
+        row = self.database.connection.execute("SELECT 1 FROM layers WHERE driver = ? AND key = ?", (driver.name, key)).fetchone()
+        return row is not None
+
     def is_sealed(self, driver: StorageDriver, key: str) -> bool:
         """Whether the layer, and so every one below it, is there."""
         row = self.database.connection.execute(
@@ -72,30 +81,59 @@ class LayerStore:
     ) -> None:
         """Make every layer of an image, lowest first; `open_layer(n)` reads the n-th one and at its end checks its digest.
 
-        Another process that makes the same layer meanwhile is waited for.
+        Another process that makes the same layer meanwhile is waited for. A layer that can't be made is discarded, and raises;
+        those below it stay. Raises `LayerGoneError` if the one below was discarded meanwhile: begin again.
         """
         check_depth(driver, len(keys))
         for index, key in enumerate(keys):
-            parents = tuple(reversed(keys[:index]))
             with locked(self.run_dir, f"{driver.name}-{key}"):
                 if self.is_sealed(driver, key):
                     continue
-                with self.database.transaction() as tx:
-                    self.record(tx, driver, key, parents, operation, state="preparing")
-                driver.prepare(key, parents, {})
-                trees = LayerTrees(driver=driver, key=key, parents=parents, writable=True)
-                with trees.stack, open_layer(index) as entries:
-                    driver.apply(key, parents, entries, trees)
-                driver.seal(key)
-                with self.database.transaction() as tx:
-                    tx.execute(
-                        "UPDATE layers SET state = 'sealed', operation = NULL WHERE driver = ? AND key = ?", (driver.name, key)
-                    )
+                if self._is_known(driver, key):  # whoever was making or discarding it is dead: we hold its lock
+                    self.discard(driver, key)
+                self._unpack_one(driver, tuple(reversed(keys[: index + 1])), functools.partial(open_layer, index), operation)
+
+    def _unpack_one(
+        self,
+        driver: StorageDriver,
+        keys_from_top: tuple[str, ...],
+        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+        operation: Operation,
+    ) -> None:
+        key, *below = keys_from_top
+        parents = tuple(below)
+        with self.database.transaction() as tx:
+            self.record(tx, driver, key, parents, operation, state="preparing")
+        try:
+            driver.prepare(key, parents, {})
+            trees = LayerTrees(driver=driver, key=key, parents=parents, writable=True)
+            with trees.stack, open_layer() as entries:
+                driver.apply(key, parents, entries, trees)
+            driver.seal(key)
+        except BaseException as error:
+            try:
+                self.discard(driver, key)
+            except (OSError, LaminaError) as second:
+                error.add_note(f"while cleaning up: {second}")
+            raise
+        with self.database.transaction() as tx:
+            tx.execute("UPDATE layers SET state = 'sealed', operation = NULL WHERE driver = ? AND key = ?", (driver.name, key))
 
     def record(
         self, tx: sqlite3.Connection, driver: StorageDriver, key: str, parents: Sequence[str], operation: Operation, *, state: str
     ) -> None:
-        """Record a layer that the operation is about to have made."""
+        """Record a layer that the operation is about to have made. Raises `LayerGoneError` if the one below isn't there.
+
+        Once recorded it holds the one below: `discard` refuses what has others on top of it.
+        """
+        if parents:
+            below = tx.execute(
+                "SELECT 1 FROM layers WHERE driver = ? AND key = ? AND state = 'sealed'", (driver.name, parents[0])
+            ).fetchone()
+            if below is None:
+                raise LayerGoneError(
+                    f"layer '{parents[0][:12]}' of the image was removed meanwhile", hint="look with `lamina images` if it is there"
+                )
         tx.execute(
             "INSERT INTO layers (driver, key, parent, state, operation) VALUES (?, ?, ?, ?, ?)",
             (driver.name, key, parents[0] if parents else None, state, operation.begin(tx)),
@@ -135,8 +173,8 @@ class LayerStore:
         for (name,) in self.database.connection.execute("SELECT DISTINCT driver FROM layers").fetchall():
             try:
                 driver = self.driver(name)
-            except NotFoundError:
-                continue  # an uninstalled driver's layers stay until it is back
+            except (NotFoundError, PluginError):
+                continue  # an uninstalled or broken driver's layers stay until it is back
             for key in keys_from_top:
                 if is_image_top(key):
                     break
@@ -150,14 +188,35 @@ class LayerStore:
                         freed += size
         return freed
 
-    def finish_discards(self) -> None:
-        """Go on with discards that were killed; a container's own layer is its removal's affair."""
+    def half_discarded(self) -> list[tuple[str, str]]:
+        """List what is being discarded, or was when its process was killed: driver and key.
+
+        A container's own layer is its removal's affair.
+        """
         rows = self.database.connection.execute(
             "SELECT driver, key FROM layers WHERE state = 'discarding' AND key NOT IN (SELECT id FROM containers)"
-        ).fetchall()
-        for name, key in rows:
-            with locked(self.run_dir, f"{name}-{key}"):
-                self.discard(self.driver(name), key)
+        )
+        return [(row["driver"], row["key"]) for row in rows.fetchall()]
+
+    def finish_discard(self, name: str, key: str) -> None:
+        """Go on with a discard that was killed; nothing to do if it has been finished, and the layer perhaps made anew."""
+        driver = self.driver(name)
+        with locked(self.run_dir, f"{driver.name}-{key}"):
+            row = self.database.connection.execute(
+                "SELECT state FROM layers WHERE driver = ? AND key = ?", (driver.name, key)
+            ).fetchone()
+            if row is not None and row["state"] == "discarding":
+                self.discard(driver, key)
+
+    def undo_preparation(self, name: str, key: str, operation_id: int) -> None:
+        """Discard what a killed operation was making, unless somebody else has taken it over."""
+        driver = self.driver(name)
+        with locked(self.run_dir, f"{driver.name}-{key}"):
+            row = self.database.connection.execute(
+                "SELECT operation, state FROM layers WHERE driver = ? AND key = ?", (driver.name, key)
+            ).fetchone()
+            if row is not None and row["operation"] == operation_id and row["state"] != "sealed":
+                self.discard(driver, key)
 
     def mount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> View:
         """Attach a writable layer's union at its place in the host's mount namespace."""
@@ -208,6 +267,8 @@ class LayerStore:
                     self.driver(name).sweep()
                 except NotFoundError:
                     remove_tree(os.path.join(home, "trash"))
+                except PluginError:
+                    continue  # said by whoever needs it
 
 
 def check_depth(driver: StorageDriver, image_layers: int) -> None:

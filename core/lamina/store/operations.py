@@ -46,6 +46,12 @@ class Operation:
             tx.execute("DELETE FROM operations WHERE id = ?", (self.id,))
             self.id = None
 
+    def end_unless_owning(self, tx: sqlite3.Connection) -> None:
+        """Delete the row of an operation that has failed, unless its own undoing failed too: then recovery goes on from the row."""
+        owned = "SELECT 1 FROM containers WHERE operation = ?1 UNION ALL SELECT 1 FROM layers WHERE operation = ?1 LIMIT 1"
+        if self.id is not None and tx.execute(owned, (self.id,)).fetchone() is None:
+            self.end(tx)
+
 
 def dead_operations(database: "Database") -> list[int]:
     """List the operations whose process is gone."""
@@ -78,7 +84,8 @@ def locked(run_dir: str, name: str, *, shared: bool = False) -> Iterator[None]:
             finally:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(path)
+                    if os.stat(path).st_ino == os.fstat(fd).st_ino:  # from shared to exclusive the lock is let go for a moment
+                        os.unlink(path)
                 except OSError:
                     pass  # somebody shares it, or has deleted it
                 fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may still have the descriptor

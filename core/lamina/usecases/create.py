@@ -14,7 +14,7 @@ from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, ContainerConfig, MountRequest, Status, check_name, check_target, merge_env
 from lamina.model.image_config import ImageConfig
 from lamina.store.images import Image
-from lamina.store.layers import check_depth
+from lamina.store.layers import LayerGoneError, check_depth
 from lamina.store.operations import Operation
 from lamina.usecases.context import Context
 from lamina.usecases.volumes import Volumes
@@ -44,8 +44,6 @@ class Creation:
         storage = context.layers.usable_driver(driver or context.default_driver)
         keys = [chain.hex for chain in image_config.chain_ids]
         check_depth(storage, len(keys))
-        self.unpack_image(image, image_config, storage, operation)
-        volumes = {request.target: self.volumes.for_request(request).name for request in config.mounts if request.type == "volume"}
         container_id = secrets.token_hex(32)
         container = Container(
             id=container_id,
@@ -56,12 +54,15 @@ class Creation:
             status=Status.CREATING,
             config=config,
             parents=tuple(reversed(keys)),
-            volumes=volumes,
         )
+        context.records.check_name_is_free(container.name)
+        self.unpack_image(image, image_config, storage, operation)
         try:
-            with context.database.transaction() as tx:
-                context.records.insert(tx, container, operation)
-                context.layers.record(tx, storage, container.id, container.parents, operation, state="writable")
+            for request in config.mounts:
+                if request.type == "volume":
+                    volumes = {**container.volumes, request.target: self.volumes.for_request(request).name}
+                    container = replace(container, volumes=volumes)
+            self._record(container, image, image_config, storage, operation)
             storage.prepare(container.id, container.parents, config.storage_options)
             context.layers.remember_touch_time(storage, container.id)
             os.mkdir(context.container_dir(container.id), 0o710)
@@ -73,6 +74,21 @@ class Creation:
                 error.add_note(f"while cleaning up: {second}")
             raise
         return container
+
+    def _record(
+        self, container: Container, image: Image, image_config: ImageConfig, storage: StorageDriver, operation: Operation
+    ) -> None:
+        """Record a container: from here on its image and its layers stay. Raises `NotFoundError` if the image has just gone."""
+        context = self.context
+        while True:
+            try:
+                with context.database.transaction() as tx:
+                    context.images.get(container.image_id)
+                    context.records.insert(tx, container, operation)
+                    context.layers.record(tx, storage, container.id, container.parents, operation, state="writable")
+                return
+            except LayerGoneError:  # another process has discarded the unpacked layers, which nothing stood on yet
+                self.unpack_image(image, image_config, storage, operation)
 
     def created(self, container: Container, operation: Operation) -> None:
         """Record that a container is complete: from here on a power cut doesn't lose it."""
@@ -123,7 +139,15 @@ class Creation:
                         hint="load the image again",
                     )
 
-        self.context.layers.unpack(storage, keys, open_layer, operation)
+        while True:
+            try:
+                self.context.layers.unpack(storage, keys, open_layer, operation)
+                return
+            except LayerGoneError:
+                self.context.images.get(str(image.id))  # the next round fails if it has gone, and here it says so
+            except (NotFoundError, IntegrityError):
+                self.context.images.get(str(image.id))  # its blobs are missing because it was removed
+                raise
 
     def _check(self, config: ContainerConfig) -> None:
         seen: set[str] = set()

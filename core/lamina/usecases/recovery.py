@@ -39,7 +39,11 @@ class Recovery:
                 self.context.layers.sweep_all()
         for container in self.context.records.active():
             self._settle_if_ended(container)
-        self.context.layers.finish_discards()
+        for driver, key in self.context.layers.half_discarded():
+            try:
+                self.context.layers.finish_discard(driver, key)
+            except (OSError, LaminaError) as error:
+                self.context.warn(f"layer '{key[:12]}' of storage driver '{driver}' could not be discarded: {error}")
 
     def _settle_if_ended(self, container: Container) -> None:
         try:
@@ -89,9 +93,7 @@ class Recovery:
                 "SELECT driver, key FROM layers WHERE operation = ? AND state != 'sealed'", (operation_id,)
             ).fetchall()
             for driver, key in rows:
-                storage = context.layers.driver(driver)
-                with locked(context.run_dir, f"{driver}-{key}"):
-                    context.layers.discard(storage, key)
+                context.layers.undo_preparation(driver, key, operation_id)
             for volume, _state, owner in self.volumes.half_made():
                 if owner == operation_id:
                     self.volumes.finish_removal(volume)
