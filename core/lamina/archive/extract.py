@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from lamina.api.types import Entry, EntryKind, LayerReader
 from lamina.archive import attributes, paths
 from lamina.errors import ArchiveError, ConflictError, LaminaError
-from lamina.linux.fs import open_in_root
+from lamina.linux.fs import mount_id, open_in_root
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -132,7 +132,9 @@ class _Extraction:
                 return open_in_root(self._place.root_fd, whole, os.O_RDONLY | os.O_DIRECTORY)
             raise ArchiveError(f"'{self.shown(path)}' is not a directory, but something is to be put below it") from error
         os.mkdir(part, 0o755, dir_fd=dir_fd)
-        return os.open(part, _OPEN_DIRECTORY, dir_fd=dir_fd)
+        fd = os.open(part, _OPEN_DIRECTORY, dir_fd=dir_fd)
+        os.fchmod(fd, 0o755)  # mkdir(2) takes the umask away
+        return fd
 
     def _put_directory(self, dir_fd: int, name: str, entry: Entry) -> None:
         try:
@@ -152,13 +154,22 @@ class _Extraction:
 
     def _make_room(self, dir_fd: int, name: str, entry: Entry) -> None:
         try:
-            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                raise ConflictError(f"can't overwrite the directory '{self.shown(entry.path)}' with a {entry.kind.value}")
-            if entry.kind is not EntryKind.HARD_LINK or entry.path != entry.link:
-                os.unlink(name, dir_fd=dir_fd)
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         except FileNotFoundError:
-            pass
+            return
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise ConflictError(f"can't overwrite the directory '{self.shown(entry.path)}' with a {entry.kind.value}")
+            # unlink(2) refuses a mount point of the caller's mount namespace alone; in a container's it takes the mount away.
+            if mount_id(fd) != mount_id(dir_fd):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+        finally:
+            os.close(fd)
+        if entry.kind is not EntryKind.HARD_LINK or entry.path != entry.link:
+            try:
+                os.unlink(name, dir_fd=dir_fd)
+            except FileNotFoundError:
+                pass
 
     def _make(self, dir_fd: int, name: str, entry: Entry, reader: LayerReader) -> None:
         kind = entry.kind

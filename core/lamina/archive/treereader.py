@@ -112,7 +112,7 @@ class TreeReader:
         if kind is not EntryKind.DIRECTORY and found.st_nlink > 1:
             first = self._links.setdefault((found.st_dev, found.st_ino), path)
             if first != path:
-                return Entry(path=path, kind=EntryKind.HARD_LINK, link=first, mode=stat.S_IMODE(found.st_mode))
+                kind, link = EntryKind.HARD_LINK, first
         self._file_fd, self._size_bytes = fd, found.st_size
         return Entry(
             path=path,
@@ -125,7 +125,7 @@ class TreeReader:
             link=link,
             major=os.major(found.st_rdev),
             minor=os.minor(found.st_rdev),
-            xattrs=_xattrs(fd),
+            xattrs=_xattrs(fd) if kind is not EntryKind.HARD_LINK else {},
         )
 
 

@@ -87,15 +87,20 @@ def nearest_directory(path: str) -> str:
     return path
 
 
+def mount_id(fd: int) -> int:
+    """Tell which mount an open file was reached through: its number in mountinfo (proc_pid_fdinfo(5))."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+
+
 def filesystem_type(path: str) -> str:
     """Name the file system that a path is on, as mount(8) does ("ext4", "fuse.sshfs"), by the mount that it is opened through."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-            mount_id = next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+        found = mount_id(fd)
     finally:
         os.close(fd)
-    return next((mount.fstype for mount in mounts() if mount.id == mount_id), "")
+    return next((mount.fstype for mount in mounts() if mount.id == found), "")
 
 
 def tells_types(directory: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from lamina.errors import LaminaError, StateError
 from lamina.linux import mount as lm
 from lamina.linux import namespace, process
+from lamina.linux.fs import mount_id
 from lamina.model.container import Container, Status
 from lamina.runtime.steps import BindInRoot, MountInRoot, Place, ReadOnlyRoot, Step
 from lamina.store import views
@@ -138,7 +139,8 @@ class ContainerRoots:
             return place.root_fd
 
         def undo() -> None:
-            lm.unmount(view.root, detach=True)
+            with contextlib.suppress(OSError):  # not a mount point: `make` didn't come so far
+                lm.unmount(view.root, detach=True)
             views.detach(view)
 
         try:
@@ -179,9 +181,11 @@ def _mounted_apart(make: Callable[[], int], undo: Callable[[], None]) -> Iterato
             lm.make_private()
             try:
                 result.append(make())
-            except BaseException:
-                with contextlib.suppress(OSError):
+            except BaseException as error:
+                try:
                     undo()
+                except OSError as second:
+                    error.add_note(f"while cleaning up: {second}")
                 raise
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
             errors.append(error)
@@ -195,8 +199,8 @@ def _mounted_apart(make: Callable[[], int], undo: Callable[[], None]) -> Iterato
 
     keeper = threading.Thread(target=keep, name="container root", daemon=True)
     keeper.start()
-    made.wait()
     try:
+        made.wait()
         if errors:
             raise errors[0]
         yield result[0]
@@ -207,9 +211,3 @@ def _mounted_apart(make: Callable[[], int], undo: Callable[[], None]) -> Iterato
         keeper.join()
     if errors:
         raise LaminaError(f"the container's root could not be unmounted: {errors[0]}")
-
-
-def mount_id(fd: int) -> int:
-    """Tell which mount an open file was reached through (proc_pid_fdinfo(5))."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))

@@ -19,9 +19,9 @@ from lamina.archive.layer import LayerTar
 from lamina.archive.treereader import PIN, TreeReader
 from lamina.archive.writer import write_entries
 from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
-from lamina.linux.fs import open_in_root
+from lamina.linux.fs import mount_id, open_in_root
 from lamina.model.container import Container
-from lamina.usecases.containerroot import ContainerRoot, ContainerRoots, mount_id
+from lamina.usecases.containerroot import ContainerRoot, ContainerRoots
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 _MAX_SYMLINKS = 40  # as the kernel's (path_resolution(7))
