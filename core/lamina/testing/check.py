@@ -20,7 +20,7 @@ from lamina.api.types import Behaviour, Capabilities, Fidelity
 GROUPS = (
     "life cycle", "mounts", "fidelity", "copy-up", "diff", "apply", "cross-driver", "crash", "resources",
 )  # fmt: skip
-_MODULES = ("fidelity",)
+_MODULES = ("life_cycle", "processes", "mounts", "fidelity", "copy_up", "whiteouts", "renames", "diff")
 
 
 class Feature(StrEnum):

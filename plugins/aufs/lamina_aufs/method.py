@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lamina.api.types import Capabilities, Fidelity, Probe, WhiteoutFormat
+from lamina.api.types import Behaviour, Capabilities, Fidelity, Probe, WhiteoutFormat
 from lamina.linux.fs import filesystem_type, nearest_directory
 from lamina_aufs.names import MAX_DEPTH, MAX_NAME_BYTES, PREFIX
 
@@ -96,15 +96,16 @@ def capabilities(method: Method, kept: frozenset[Fidelity]) -> Capabilities:
     """What the driver can do when it mounts in this way, where the file system below keeps `kept`."""
     lost = {
         Method.AUFS: {Fidelity.ACLS},  # kept on copy-up, but setting one is EOPNOTSUPP without the mount option `acl`
-        Method.OVERLAY: set[Fidelity](),
+        Method.OVERLAY: {Fidelity.HARD_LINKS},  # copying up one name of a file leaves its other names behind
         # on copy-up: files get their holes filled, directories lose setgid, devices become empty files (1.10; test_aufs_golden)
-        Method.FUSE: {Fidelity.HOLES, Fidelity.MODE, Fidelity.DEVICES, Fidelity.SOCKETS},
+        Method.FUSE: {Fidelity.HARD_LINKS, Fidelity.HOLES, Fidelity.MODE, Fidelity.DEVICES, Fidelity.SOCKETS},
     }[method]
     return Capabilities(
         whiteouts=WhiteoutFormat.AUFS,
         native_diff=True,
         max_depth=MAX_DEPTH,
         preserves=kept - lost,
+        behaves=frozenset({Behaviour.OPEN_FILES, Behaviour.LOCKS}) if method is Method.OVERLAY else frozenset(),
         forbidden_prefix=PREFIX,
         max_name_bytes=MAX_NAME_BYTES,
     )

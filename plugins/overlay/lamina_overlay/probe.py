@@ -4,7 +4,7 @@ import errno
 import os
 
 from lamina.api.copytree import kept_here
-from lamina.api.types import Capabilities, Fidelity, Probe, WhiteoutFormat
+from lamina.api.types import Behaviour, Capabilities, Fidelity, Probe, WhiteoutFormat
 from lamina.linux.fs import filesystem_type, nearest_directory, tells_types
 
 LOWERS_MAX = 500
@@ -60,6 +60,8 @@ def probe(home: str) -> Probe:
             max_depth=LOWERS_MAX if one_by_one else LOWERS_MAX_BY_STRING,
             # Copying up one name of a lower file leaves its other names behind (overlayfs.rst, "Non-standard behavior").
             preserves=kept - {Fidelity.HARD_LINKS},
+            # Not mappings, nor renames of lower directories, nor link counts of directories.
+            behaves=frozenset({Behaviour.OPEN_FILES, Behaviour.LOCKS, Behaviour.STABLE_INODES}),
         ),
         method=method,
         reason=reason,

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from lamina.api.copytree import copy_tree, kept_here
 from lamina.api.hookspecs import hookimpl
-from lamina.api.types import API_VERSION, Capabilities, Fidelity, Probe, View, WhiteoutFormat
+from lamina.api.types import API_VERSION, Behaviour, Capabilities, Fidelity, Probe, View, WhiteoutFormat
 from lamina.errors import UsageError
 from lamina.linux.fs import can_clone, nearest_directory, removed_on_error
 from lamina.model.mount import Mount, MountFlag
@@ -44,7 +44,13 @@ class VfsDriver:
             hint = "" if reflink else "on btrfs, or on XFS made with reflink=1, layers share their blocks"
         return Probe(
             usable=not reason,
-            capabilities=Capabilities(whiteouts=WhiteoutFormat.NONE, native_diff=False, preserves=kept),
+            capabilities=Capabilities(
+                whiteouts=WhiteoutFormat.NONE,
+                native_diff=False,
+                preserves=kept,
+                # A plain tree; what a directory's link count says is the file system's affair (btrfs: nothing).
+                behaves=frozenset(Behaviour) - ({Behaviour.DIRECTORY_LINKS} if os.stat(place).st_nlink < 2 else set()),
+            ),
             method="reflink" if reflink else "copy",
             reason=reason,
             hint=hint,
