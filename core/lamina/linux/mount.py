@@ -70,7 +70,8 @@ def fsmount(fstype: str, options: tuple[tuple[str, str | None], ...] = (), *, fl
     """Make a detached mount of a new file system and return its descriptor.
 
     A string value that is too long for fsconfig(2) (255 bytes) is given as the descriptor of the file it names, through
-    `/proc/self/fd`. The kernel's own words about a refused option are part of the error (fsopen(2), "Message retrieval").
+    `/proc/self/fd`; so is a path with a backslash, which overlayfs takes for an escape in `upperdir` and `workdir`. The
+    kernel's own words about a refused option are part of the error (fsopen(2), "Message retrieval").
     """
     context = syscall(SYS_FSOPEN, c_char_p(fstype.encode()), c_uint(FSOPEN_CLOEXEC))
     if context < 0:
@@ -82,7 +83,7 @@ def fsmount(fstype: str, options: tuple[tuple[str, str | None], ...] = (), *, fl
                 result = syscall(SYS_FSCONFIG, c_int(context), c_uint(FSCONFIG_SET_FLAG), c_char_p(key.encode()), None, c_int(0))
             else:
                 text = os.fsencode(value)
-                if len(text) > FSCONFIG_VALUE_MAX:
+                if len(text) > FSCONFIG_VALUE_MAX or (text.startswith(b"/") and b"\\" in text):
                     held.append(os.open(value, O_PATH | os.O_CLOEXEC))
                     text = b"/proc/self/fd/%d" % held[-1]
                 result = syscall(
