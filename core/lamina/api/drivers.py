@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lamina.api.host import PluginHost
-from lamina.api.types import Attachment, Change, LayerReader, Probe, Trees, Usage, View, VolumeSpec
+from lamina.api.types import Attachment, Capabilities, Change, LayerReader, NetworkNamespace, Probe, Trees, Usage, View, VolumeSpec
 from lamina.errors import LaminaError, PluginError
 from lamina.model.mount import Mount
 
@@ -47,8 +47,42 @@ class _Driver:
         except Exception as error:
             raise PluginError(f"plugin '{self.kind}.{self.name}' failed in '{hook}': {type(error).__name__}: {error}") from error
         if not isinstance(answer, expected):
-            raise PluginError(f"plugin '{self.kind}.{self.name}' answered '{hook}' with {type(answer).__name__}: {answer!r}")
+            raise PluginError(f"plugin '{self.kind}.{self.name}' answered '{hook}' with {type(answer).__name__}: {_short(answer)}")
         return answer
+
+    def _check(self, hook: str, answer: object, makes_sense: bool, /) -> None:
+        if not makes_sense:
+            raise PluginError(f"plugin '{self.kind}.{self.name}' answered '{hook}' with nonsense: {_short(answer)}")
+
+
+def _short(answer: object) -> str:
+    try:
+        text = repr(answer)
+    except Exception as error:  # noqa: BLE001 - a plugin's own class may not even have that
+        return f"something without a repr ({type(error).__name__})"
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+def _is_view(view: View) -> bool:
+    places = (view.root, *([view.upper_dir] if view.upper_dir is not None else []))
+    return (
+        all(isinstance(path, str) and os.path.isabs(path) for path in places)
+        and isinstance(view.mounts, tuple | list)
+        and all(_is_mount(mount) and os.path.isabs(mount.target) for mount in view.mounts)
+    )
+
+
+def _is_mount(mount: object) -> bool:
+    return (
+        isinstance(mount, Mount)
+        and all(isinstance(text, str) for text in (mount.type, mount.target, mount.source))
+        and isinstance(mount.flags, int)
+        and isinstance(mount.options, tuple | list)
+        and all(
+            isinstance(option, tuple) and len(option) == 2 and isinstance(option[0], str) and isinstance(option[1], str | None)
+            for option in mount.options
+        )
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +100,9 @@ class StorageDriver(_Driver):
     def probe(self) -> Probe:
         """`storage_probe`; asked once."""
         if self._probe is None:
-            self._probe = self._call("storage_probe", Probe, home=self.home)
+            probe: Probe = self._call("storage_probe", Probe, home=self.home)
+            self._check("storage_probe", probe, isinstance(probe.capabilities, Capabilities))
+            self._probe = probe
         return self._probe
 
     def prepare(self, key: str, parents: Sequence[str], options: Mapping[str, str]) -> None:
@@ -76,9 +112,7 @@ class StorageDriver(_Driver):
     def mounts(self, key: str, parents: Sequence[str], *, readonly: bool) -> View:
         """`storage_mounts`."""
         view: View = self._call("storage_mounts", View, home=self.home, key=key, parents=parents, readonly=readonly)
-        targets = (view.root, *(mount.target for mount in view.mounts if isinstance(mount, Mount)))
-        if len(targets) != len(view.mounts) + 1 or not all(os.path.isabs(path) for path in targets):
-            raise PluginError(f"plugin 'storage.{self.name}' answered 'storage_mounts' with nonsense: {view!r}")
+        self._check("storage_mounts", view, _is_view(view))
         return view
 
     def before_mount(self, key: str, parents: Sequence[str]) -> None:
@@ -91,7 +125,9 @@ class StorageDriver(_Driver):
 
     def changes(self, key: str, parents: Sequence[str], trees: Trees) -> list[Change]:
         """`storage_changes`."""
-        return list(self._call("storage_changes", (list, tuple), home=self.home, key=key, parents=parents, trees=trees))
+        changes = list(self._call("storage_changes", (list, tuple), home=self.home, key=key, parents=parents, trees=trees))
+        self._check("storage_changes", changes, all(isinstance(change, Change) for change in changes))
+        return changes
 
     def apply(self, key: str, parents: Sequence[str], entries: LayerReader, trees: Trees) -> None:
         """`storage_apply`."""
@@ -117,7 +153,11 @@ class StorageDriver(_Driver):
 
     def keys(self) -> list[str]:
         """`storage_keys`."""
-        return list(self._call("storage_keys", (list, tuple, set, frozenset), home=self.home)) if os.path.isdir(self.home) else []
+        if not os.path.isdir(self.home):
+            return []
+        keys = list(self._call("storage_keys", (list, tuple, set, frozenset), home=self.home))
+        self._check("storage_keys", keys, all(isinstance(key, str) for key in keys))
+        return keys
 
     def describe(self, key: str, parents: Sequence[str]) -> dict[str, str]:
         """`storage_describe`, completed with `MergedDir`, which every driver's containers have."""
@@ -134,6 +174,7 @@ class NetworkDriver(_Driver):
     def attach(self, container_id: str, options: Mapping[str, str]) -> Attachment:
         """`network_attach`."""
         attachment: Attachment = self._call("network_attach", Attachment, container_id=container_id, options=options)
+        self._check("network_attach", attachment, isinstance(attachment.namespace, NetworkNamespace))
         return attachment
 
     def detach(self, container_id: str, options: Mapping[str, str]) -> None:
@@ -155,7 +196,9 @@ class VolumeDriver(_Driver):
 
     def mounts(self, spec: VolumeSpec) -> list[Mount]:
         """`volume_mounts`."""
-        return list(self._call("volume_mounts", (list, tuple), home=self.home, spec=spec))
+        mounts = list(self._call("volume_mounts", (list, tuple), home=self.home, spec=spec))
+        self._check("volume_mounts", mounts, all(_is_mount(mount) for mount in mounts))
+        return mounts
 
     def remove(self, spec: VolumeSpec) -> None:
         """`volume_remove`."""

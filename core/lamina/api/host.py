@@ -21,6 +21,8 @@ from lamina.api.types import API_VERSION
 from lamina.errors import LaminaError, NotFoundError, PluginError
 
 GROUP = "lamina"
+CACHED_PATHS = 8
+"""How many values of `sys.path` are remembered: the command's, its clean-up's and a Python program's are different ones."""
 KINDS = ("storage", "network", "volume", "watch")
 
 REQUIRED = {
@@ -70,11 +72,12 @@ class PluginHost:
             try:
                 manager.register(plugin, name=full)
                 manager.check_pending()
-            except pluggy.PluginValidationError as error:
+            except Exception as error:
                 if manager.is_registered(plugin):
                     manager.unregister(plugin)
                 del self._loaded[full]
-                raise PluginError(f"plugin '{full}' implements a hook wrongly: {str(error).splitlines()[-1].strip()}") from error
+                why = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+                raise PluginError(f"plugin '{full}' implements a hook wrongly: {why}") from error
         return plugin
 
     @property
@@ -109,6 +112,14 @@ class PluginHost:
         caller: Callable[..., Any] = manager.subset_hook_caller(hook, remove_plugins=others)
         return caller
 
+    def watchers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """List the `watch` plugins that implement a hook, each with a caller that reaches it, the hook's wrappers and no other."""
+        impls = [impl for impl in getattr(self.manager.hook, hook).get_hookimpls() if not (impl.hookwrapper or impl.wrapper)]
+        return [
+            (each.plugin_name, self.manager.subset_hook_caller(hook, [other.plugin for other in impls if other is not each]))
+            for each in impls
+        ]
+
     @property
     def plugins_loaded(self) -> int:
         """How many plugins have been loaded so far."""
@@ -128,8 +139,16 @@ class PluginHost:
             plugin: Any = import_module(module_name)
             for part in attribute.split(".") if attribute else ():
                 plugin = getattr(plugin, part)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module that exits is as broken as one that raises
             raise PluginError(f"plugin '{full}' can't be loaded from '{target}': {type(error).__name__}: {error}") from error
+        try:
+            return self._checked(full, target, plugin)
+        except LaminaError:
+            raise
+        except Exception as error:  # an attribute that raises when it is asked for
+            raise PluginError(f"plugin '{full}' can't be examined: {type(error).__name__}: {error}") from error
+
+    def _checked(self, full: str, target: str, plugin: Any) -> Any:
         version = getattr(plugin, "api_version", None)
         if version != API_VERSION:
             raise PluginError(
@@ -153,22 +172,26 @@ class PluginHost:
             import json
 
             fingerprint = _fingerprint()
-            cached = self._read_cache(json)
-            if cached is not None and cached.get("fingerprint") == fingerprint:
-                self._entries = cached["entries"]
+            cached = [each for each in self._read_cache(json) if isinstance(each, dict) and isinstance(each.get("entries"), dict)]
+            found = next((each for each in cached if each.get("fingerprint") == fingerprint), None)
+            if found is not None:
+                self._entries = found["entries"]
             else:
                 self._entries = _scan()
-                self._write_cache(json, {"fingerprint": fingerprint, "entries": self._entries})
+                scanned = {"fingerprint": fingerprint, "entries": self._entries}
+                others = [each for each in cached if _places(each.get("fingerprint")) != _places(fingerprint)]
+                self._write_cache(json, [scanned, *others][:CACHED_PATHS])
         return self._entries
 
-    def _read_cache(self, json: Any) -> Any:
+    def _read_cache(self, json: Any) -> list[Any]:
         if self.cache_path is None:
-            return None
+            return []
         try:
             with open(self.cache_path, encoding="utf-8") as file:
-                return json.load(file)
+                document = json.load(file)
         except (OSError, ValueError):
-            return None  # never written, or half written: scan again
+            return []  # never written, or half written: scan again
+        return document if isinstance(document, list) else []
 
     def _write_cache(self, json: Any, document: object) -> None:
         if self.cache_path is None:
@@ -190,6 +213,13 @@ def _fingerprint() -> list[Any]:
         except OSError:
             continue
     return stamps
+
+
+def _places(fingerprint: object) -> list[Any]:
+    """The directories of a fingerprint, without their times."""
+    if not isinstance(fingerprint, list):
+        return []
+    return [each[0] if isinstance(each, list) and each else each for each in fingerprint]
 
 
 def _scan() -> dict[str, str]:

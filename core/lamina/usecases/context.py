@@ -114,16 +114,17 @@ class Context:
         return driver
 
     def happened(self, action: str, container: Container, **attributes: str) -> None:
-        """Tell the plugins that watch."""
+        """Tell the plugins that watch, each by itself: one that fails is a warning with its name, and the others still hear."""
         if not self.host.names("watch"):
             return
         event = ContainerEvent(
             action=action, container_id=container.id, name=container.name, time_ns=time.time_ns(), attributes=attributes
         )
-        try:
-            self.host.manager.hook.container_event(event=event)
-        except Exception as error:  # noqa: BLE001 - a watcher must not stop what it watches
-            self.warn(f"a plugin failed in 'container_event': {type(error).__name__}: {error}")
+        for name, tell in self.host.watchers("container_event"):
+            try:
+                tell(event=event)
+            except Exception as error:  # noqa: BLE001 - a watcher must not stop what it watches
+                self.warn(f"plugin '{name}' failed in 'container_event': {type(error).__name__}: {error}")
 
     def reap(self) -> None:
         """Let those monitors go that have ended."""
