@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lamina.api.drivers import StorageDriver
-from lamina.errors import LaminaError, NotFoundError, StartError, StateError
+from lamina.errors import LaminaError, NotFoundError, PluginError, StartError, StateError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status
@@ -104,7 +104,7 @@ class Starter:
             exit_path=context.exit_path(container.id),
             socket_path=context.socket_path(container.id),
             terminal_size=terminal_size,
-            finish_command=(sys.executable, "-I", "-m", "lamina.finish", context.root_dir, context.run_dir, container.id),
+            finish_command=(sys.executable, "-P", "-m", "lamina.finish", context.root_dir, context.run_dir, container.id),
         )
         launched = launch(monitor_plan)
         context.children.add(launched.monitor_pid)
@@ -145,8 +145,8 @@ class Starter:
         context = self.context
         try:
             context.network(container.config.network).detach(container.id, {})
-        except NotFoundError as missing:
-            context.warn(missing.message)
+        except (NotFoundError, PluginError) as broken:  # what it holds can't be given back, but the container has ended
+            context.warn(broken.message)
         storage = context.layers.driver(container.driver)
         context.layers.unmount(storage, container.id, container.parents)
         remove_tree(context.container_run_dir(container.id))
