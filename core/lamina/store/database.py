@@ -119,10 +119,10 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.commit()
         except BaseException:
             connection.rollback()
             raise
-        connection.commit()
 
     def _open(self) -> sqlite3.Connection:
         old_mask = os.umask(0o077)
@@ -134,33 +134,52 @@ class Database:
             os.umask(old_mask)
         connection.row_factory = sqlite3.Row
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version != len(MIGRATIONS):
+            if self._version(connection) != len(MIGRATIONS):
                 self._migrate(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
             raise LaminaError(f"the database '{self.path}' can't be used: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            connection.rollback()
-            raise StateError(
-                f"'{self.path}' was written by a newer lamina (its version {version}, ours {len(MIGRATIONS)})",
-                hint="use that release, or another --root",
-            )
-        if 0 < version < len(MIGRATIONS):
-            connection.execute("COMMIT")
-            connection.execute("VACUUM INTO ?", (f"{self.path}.version-{version}",))
+        version = self._version(connection)
+        while 0 < version < len(MIGRATIONS) and not os.path.exists(self._copy_path(version)):
+            connection.execute("COMMIT")  # VACUUM can't be in a transaction
+            self._copy(connection, version)
             connection.execute("BEGIN IMMEDIATE")
+            version = self._version(connection)  # another process may have done it all meanwhile
         for script in MIGRATIONS[version:]:
             for statement in _statements(script):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        connection.commit()
+        connection.execute("COMMIT")
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StateError(
+                f"'{self.path}' was written by a newer lamina (its version {version}, ours {len(MIGRATIONS)})",
+                hint="use that release, or another --root",
+            )
+        return version
+
+    def _copy_path(self, version: int) -> str:
+        return f"{self.path}.version-{version}"
+
+    def _copy(self, connection: sqlite3.Connection, version: int) -> None:
+        """Keep the database as it is before its schema changes."""
+        temporary = f"{self._copy_path(version)}.{os.getpid()}"
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        connection.execute("VACUUM INTO ?", (temporary,))
+        os.rename(temporary, self._copy_path(version))
 
 
 def _statements(script: str) -> Iterator[str]:
