@@ -105,5 +105,7 @@ class Recovery:
     def _finish_volumes(self) -> None:
         for volume, state, _operation in self.volumes.half_made():
             if state == "removing":
-                with locked(self.context.run_dir, f"volume-{volume.name}"):
+                try:
                     self.volumes.finish_removal(volume)
+                except (OSError, LaminaError) as error:
+                    self.context.warn(f"volume '{volume.name}' could not be removed: {error}")

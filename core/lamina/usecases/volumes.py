@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lamina.api.copytree import copy_tree
+from lamina.api.drivers import VolumeDriver
 from lamina.api.types import VolumeSpec
 from lamina.errors import ConflictError, NotFoundError
 from lamina.linux.fs import open_in_root, remove_tree
@@ -76,6 +77,7 @@ class Volumes:
                 if known.driver != volume.driver:
                     raise ConflictError(f"volume '{name}' is there already, with the driver '{known.driver}'")
                 return known
+            self._clear_half_made(volume_driver, name)
             operation = Operation(name="volume create")
             with self.context.database.transaction() as tx:
                 tx.execute(
@@ -134,18 +136,36 @@ class Volumes:
                 if force:
                     return
                 raise NotFoundError(f"no such volume: '{name}'", hint="`lamina volume ls` lists the volumes")
+            self.context.volume_driver(volume.driver)  # a missing one is said before anything changes
             with self.context.database.transaction() as tx:
                 users = tx.execute("SELECT container_id FROM volume_users WHERE volume = ?", (name,)).fetchall()
                 if users:
                     raise ConflictError(f"volume '{name}' is in use by the container {users[0][0][:12]}", hint="remove it first")
-                tx.execute("UPDATE volumes SET state = 'removing' WHERE name = ?", (name,))
-            self.finish_removal(volume)
+                operation = Operation(name="volume rm")
+                tx.execute("UPDATE volumes SET state = 'removing', operation = ? WHERE name = ?", (operation.begin(tx), name))
+            self._delete(volume)
+            with self.context.database.transaction() as tx:
+                operation.end(tx)
 
     def finish_removal(self, volume: Volume) -> None:
+        """Delete what a killed making or removal has left; nothing to do if somebody has, and the volume is perhaps a new one."""
+        with locked(self.context.run_dir, f"volume-{volume.name}"):
+            if any(each == volume for each, _state, _operation in self.half_made()):
+                self._delete(volume)
+
+    def _delete(self, volume: Volume) -> None:
         """Delete what a volume is made of, then its row; may be repeated."""
         self.context.volume_driver(volume.driver).remove(volume.spec)
         with self.context.database.transaction() as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+
+    def _clear_half_made(self, driver: VolumeDriver, name: str) -> None:
+        """Delete what a killed command has left of a volume of this name; we hold its lock, so nobody is at it."""
+        for volume, _state, _operation in self.half_made():
+            if volume.name == name:
+                if volume.driver != driver.name:
+                    raise ConflictError(f"volume '{name}' of the driver '{volume.driver}' is half removed", hint="remove it first")
+                self._delete(volume)
 
     def prune(
         self, *, all_volumes: bool = False, matches: Callable[[Volume], bool] = lambda _volume: True
