@@ -38,12 +38,18 @@ def _rows(path: str, columns: int) -> list[list[str]]:
                 raise OSError(errno.EFBIG, "is too large", path)
     finally:
         os.close(fd)
-    rows = [line.split(":") for line in text.decode("utf-8", "surrogateescape").splitlines() if not line.startswith("#")]
+    lines = text.decode("utf-8", "surrogateescape").split("\n")  # splitlines() would let a form feed in a comment begin a user
+    rows = [line.removesuffix("\r").split(":") for line in lines if not line.startswith("#")]
     return [row for row in rows if len(row) >= columns]
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and int(text) < 1 << 32 else None
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):  # int() itself refuses thousands of digits
+        return None
+    number = int(text)
+    return (
+        number if number < (1 << 32) - 1 else None
+    )  # the last one is -1, "leave it as it is", to setresuid(2): root would stay root
 
 
 def resolve_user(user: str) -> Identity:
