@@ -152,8 +152,10 @@ class Container:
 def parse_env_file(text: str, environment: Mapping[str, str], *, name: str) -> list[str]:
     """Read an `--env-file`: NAME=VALUE lines, NAME alone for the caller's own value, # comments; `name` is for errors."""
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.lstrip()
+    for number, line in enumerate(
+        text.removeprefix("\ufeff").split("\n"), 1
+    ):  # splitlines() would cut values at a form feed or U+2028
+        stripped = line.removesuffix("\r").lstrip()
         if not stripped or stripped.startswith("#"):
             continue
         key, equals, _value = stripped.partition("=")
@@ -175,6 +177,10 @@ def merge_env(*layers: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return tuple(merged.values())
 
 
+_SWITCHES = frozenset({"readonly", "bind-nonrecursive", "volume-nocopy"})
+"""Options of `--mount` that mean true when they stand alone."""
+
+
 def parse_mount(text: str) -> MountRequest:
     """Parse `--mount type=bind,source=/host,target=/in,readonly`."""
     values: dict[str, str] = {}
@@ -186,6 +192,8 @@ def parse_mount(text: str) -> MountRequest:
             options[name] = value
             continue
         key = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}.get(key.lower(), key.lower())
+        if not equals and key not in _SWITCHES:
+            raise UsageError(f"invalid mount '{text}': '{part}' is not OPTION=VALUE")
         values[key] = value if equals else "true"
     kind = values.pop("type", "volume")
     if kind not in {"bind", "volume", "tmpfs"}:
@@ -261,10 +269,19 @@ def parse_volume(text: str) -> MountRequest:
     )
 
 
+TMPFS_PARAMETERS = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"})
+"""What of a tmpfs's options its file system takes (tmpfs(5))."""
+TMPFS_FLAGS = frozenset({"ro", "rw", "noexec", "exec", "nosuid", "suid", "nodev", "dev", "noatime", "relatime", "strictatime"})
+"""And what its mount takes; without a word it is noexec, nosuid, nodev, as Docker's."""
+
+
 def parse_tmpfs(text: str) -> MountRequest:
     """Parse `--tmpfs TARGET[:OPTIONS]`."""
     target, _, words = text.partition(":")
     options = dict(word.partition("=")[::2] for word in words.split(",") if word)
+    for word in options:
+        if word not in TMPFS_PARAMETERS | TMPFS_FLAGS:
+            raise UsageError(f"invalid tmpfs '{text}': unknown option '{word}'")
     return MountRequest(type="tmpfs", target=check_target(target, text), read_only="ro" in options, options=options)
 
 

@@ -3,15 +3,15 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lamina.api.drivers import StorageDriver
 from lamina.errors import LaminaError, NotFoundError, PluginError, StartError, StateError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
-from lamina.model.container import Container, Status
-from lamina.model.mount import Mount
+from lamina.model.container import TMPFS_PARAMETERS, Container, Status
+from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import freezer
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, parse_detach_keys
 from lamina.runtime.launch import Launch, launch
@@ -251,8 +251,7 @@ class Starter:
             if request.type == "bind":
                 mounts = [Mount(type="bind", source=request.source, target="")]
             elif request.type == "tmpfs":
-                options = {"mode": "1777", **{key: value for key, value in request.options.items() if key in _TMPFS_OPTIONS}}
-                mounts = [Mount(type="tmpfs", target="", options=tuple(options.items()))]
+                mounts = [tmpfs_mount(request.options)]
             else:
                 volume = self.volumes.find(container.volumes[request.target])
                 mounts = self.context.volume_driver(volume.driver).mounts(volume.spec)
@@ -287,4 +286,20 @@ class Starter:
                 file.write(text)
 
 
-_TMPFS_OPTIONS = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"})
+_TMPFS_FLAGS = {
+    "noexec": MountFlag.NOEXEC,
+    "nosuid": MountFlag.NOSUID,
+    "nodev": MountFlag.NODEV,
+    "noatime": MountFlag.NOATIME,
+    "strictatime": MountFlag.STRICTATIME,
+}
+
+
+def tmpfs_mount(options: Mapping[str, str]) -> Mount:
+    """Make a user's tmpfs of its options: mode 1777 and noexec, nosuid, nodev unless they say otherwise, Docker's rule."""
+    parameters = {"mode": "1777", **{key: value for key, value in options.items() if key in TMPFS_PARAMETERS}}
+    flags = MountFlag.NONE
+    for word, flag in _TMPFS_FLAGS.items():
+        if word in options or (word in {"noexec", "nosuid", "nodev"} and word.removeprefix("no") not in options):
+            flags |= flag
+    return Mount(type="tmpfs", target="", flags=flags, options=tuple(parameters.items()))
