@@ -14,6 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lamina.engine import Engine
+
 DRIVERS = ("overlay", "aufs", "vfs")
 PROGRAM = str(Path(sys.executable).with_name("lamina"))
 FOREVER = ("sleep", "1000000")
@@ -63,13 +65,24 @@ class Lamina:
         """What `inspect --format` says."""
         return self("inspect", "--format", template, name)
 
+    def library(self) -> Engine:
+        """The engine as a library, for what is only looked up: a test waits less."""
+        return Engine(root_dir=str(self.root), storage_driver=self.driver)
+
     def pid(self, name: str) -> int:
         """The host's pid of a container's first process."""
-        return int(self.show(name, "{{ .State.Pid }}"))
+        with self.library() as engine:
+            return engine.containers.get(name).pid
+
+    def status(self, name: str) -> str:
+        """Where a container is in its life."""
+        with self.library() as engine:
+            return engine.containers.get(name).status
 
     def merged(self, name: str) -> Path:
         """Where the host sees a container's root."""
-        return Path(self.show(name, "{{ .GraphDriver.Data.MergedDir }}"))
+        with self.library() as engine:
+            return Path(engine.containers.get(name).inspect()["GraphDriver"]["Data"]["MergedDir"])
 
     def document(self, name: str, kind: str = "container") -> dict[str, Any]:
         """The whole `inspect` document of a container or an image."""
@@ -79,7 +92,16 @@ class Lamina:
 
     def diff_ids(self, image: str) -> list[str]:
         """An image's layers, lowest first."""
-        return list(self.document(image, "image")["RootFS"]["Layers"])
+        with self.library() as engine:
+            return list(engine.images.inspect(image)["RootFS"]["Layers"])
+
+    def layer_keys(self, image: str) -> list[str]:
+        """The keys of an image's layers, lowest first: their chain IDs by the OCI image specification (config.md)."""
+        chain, keys = "", []
+        for diff_id in self.diff_ids(image):
+            chain = diff_id if not chain else f"sha256:{sha256(f'{chain} {diff_id}'.encode()).hexdigest()}"
+            keys.append(chain.removeprefix("sha256:"))
+        return keys
 
     def home(self, driver: str = "") -> Path:
         """A driver's own folder."""

@@ -1,7 +1,7 @@
 """What every privileged test has: a mount namespace that isn't the machine's, and a directory of its own.
 
 Tests of the whole (`test_show_*`) have more: each driver in turn, a root directory with the images `busybox` and `base` unpacked on
-all drivers, a mount namespace for this test alone, and a check that nothing is left when it is over.
+that driver, a mount namespace for this test alone, and a check that nothing is left when it is over.
 """
 
 import contextlib
@@ -45,19 +45,19 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A root directory to copy: `busybox` (bootstrapped) and `base` (loaded), unpacked on every driver; no container."""
+def prepared_roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Root directories to copy, one for each driver: `busybox` (bootstrapped) and `base` (loaded), unpacked there; no container."""
     place = tmp_path_factory.mktemp("prepared")
-    root = place / "root"
     archive = archives.image(place / "base.tar", "base:latest", archives.base_layers())
-    with Engine(root_dir=str(root)) as engine, open(archive, "rb") as stream:
-        engine.images.bootstrap("busybox")
-        load(engine.images.store, stream)
-        for driver in DRIVERS:
+    roots = {driver: place / driver for driver in DRIVERS}
+    for driver, root in roots.items():
+        with Engine(root_dir=str(root), storage_driver=driver) as engine, open(archive, "rb") as stream:
+            engine.images.bootstrap("busybox")
+            load(engine.images.store, stream)
             for name in ("busybox", "base"):
-                engine.containers.create(name, ["true"], driver=driver).remove()
-    assert not leaks.left_on_disk(root)
-    yield root
+                engine.containers.create(name, ["true"]).remove()
+        assert not leaks.left_on_disk(root)
+    yield roots
     shutil.rmtree(place)
 
 
@@ -89,10 +89,10 @@ def own_network() -> Iterator[None]:
 
 
 @pytest.fixture
-def lamina(driver: str, tmp_path: Path, prepared_root: Path, own_mounts: None) -> Iterator[Lamina]:
+def lamina(driver: str, tmp_path: Path, prepared_roots: dict[str, Path], own_mounts: None) -> Iterator[Lamina]:
     """The command line on a root directory of this test's own, with the driver whose turn it is; nothing may be left at its end."""
     root = tmp_path / "root"
-    subprocess.run(["cp", "--archive", "--reflink=auto", str(prepared_root), str(root)], check=True)
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(prepared_roots[driver]), str(root)], check=True)
     with leaks.nothing_left(root):
         yield Lamina(root, driver)
     shutil.rmtree(root)

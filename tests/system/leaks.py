@@ -99,17 +99,17 @@ def left_on_disk(root: Path) -> list[str]:
     found += [f"a container: {row}" for row in rows(root, "SELECT name, status FROM containers")]
     found += [f"a volume: {row}" for row in rows(root, "SELECT name, state FROM volumes")]
     found += [f"a user of a volume: {row}" for row in rows(root, "SELECT volume, container_id FROM volume_users")]
-    folders = ("containers", "run/containers", "run/locks", "tmp", "volumes")
+    folders = ("containers", "run/containers", "run/locks", "tmp", "volumes", "volumes/.removed")
     folders += tuple(f"{driver}/{name}" for driver in ("overlay", "aufs", "vfs") for name in ("trash", "new", "tmp", "ro"))
     for folder in folders:
         if (root / folder).is_dir():
-            found += [f"a file: {folder}/{name}" for name in os.listdir(root / folder)]
+            found += [f"a file: {folder}/{name}" for name in os.listdir(root / folder) if name != ".removed"]
     with Engine(root_dir=str(root)) as engine:
         known = {(row[0], row[1]) for row in rows(root, "SELECT driver, key FROM layers")}
         for name in ("overlay", "aufs", "vfs"):
             driver = engine.context.layers.driver(name)
             if os.path.isdir(driver.home):
-                found += [f"a layer that nobody knows: {name} {key}" for key in driver.keys() if (name, key) not in known]
+                found += [f"a layer that nobody knows: {name} {key}" for key in set(driver.keys()) if (name, key) not in known]
     return found
 
 

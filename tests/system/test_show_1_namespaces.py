@@ -13,7 +13,7 @@ SHARED = {"cgroup", "user"}
 
 def test_the_pid_that_inspect_shows_is_one_of_the_host_and_the_first_of_the_container(lamina: Lamina):
     container = lamina.background("base", *FOREVER)
-    pid = lamina.pid(container)
+    pid = int(lamina("inspect", "--format", "{{ .State.Pid }}", container))
     assert Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] == b"sleep"
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     assert next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:] == [str(pid), "1"]

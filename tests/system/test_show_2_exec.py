@@ -59,7 +59,7 @@ def test_exec_carries_standard_input_output_and_error_apart(lamina: Lamina, cont
 
 def test_exec_detached_leaves_its_command_running(lamina: Lamina, container: str):
     lamina("exec", "-d", container, "sh", "-c", "sleep 0.2; echo done > /done")
-    wait_until(lambda: (lamina.merged(container) / "done").exists(), "what the detached command writes")
+    wait_until((lamina.merged(container) / "done").exists, "what the detached command writes")
 
 
 def test_exec_in_a_container_that_does_not_run_or_is_paused_is_one_line(lamina: Lamina, container: str):
@@ -111,16 +111,17 @@ def test_ctrl_c_ends_the_command_in_front_and_nothing_else(lamina: Lamina, conta
 
 
 def test_the_window_size_is_that_of_the_terminal_and_follows_it(lamina: Lamina, container: str):
-    with at_a_prompt(lamina, "exec", "-it", container, "sh", rows=33, columns=101) as terminal:
-        terminal.type("stty size\n")
-        terminal.expect(r"33 101\r\n")
-        terminal.expect(PROMPT)
-        terminal.type("trap 'echo now $(stty size)' WINCH; echo armed\n")
-        terminal.expect(r"armed\r\n")
-        terminal.expect(PROMPT)
-        terminal.resize(50, 132)
-        terminal.type("\n")
-        terminal.expect(r"now 50 132\r\n")
+    script = "trap 'echo now $(stty size)' WINCH; echo first $(stty size); while :; do sleep 0.02; done"
+    for words in (("exec", "-it", container), ("run", "-it", "--init", "base"), ("run", "-it", "base")):
+        with Terminal(lamina.command(*words, "sh", "-c", script), rows=33, columns=101) as terminal:
+            terminal.expect(r"first 33 101\r\n")
+            terminal.resize(50, 132)
+            terminal.expect(r"now 50 132\r\n")
+            terminal.resize(20, 40)
+            terminal.expect(r"now 20 40\r\n")
+            is_first = words == ("run", "-it", "base")  # which, without a handler, no Ctrl-C ends
+            terminal.type(CTRL_P + CTRL_Q if is_first else CTRL_C)
+            assert terminal.wait() == (0 if is_first else 130)
 
 
 def test_the_first_size_is_there_before_the_command_runs(lamina: Lamina, container: str):
@@ -136,7 +137,7 @@ def test_ctrl_p_ctrl_q_leaves_exec_and_the_command_runs_on(lamina: Lamina, conta
         terminal.type(CTRL_P)
         terminal.type(CTRL_Q)
         assert terminal.wait() == 0
-    wait_until(lambda: (lamina.merged(container) / "survived").exists(), "what the left command writes")
+    wait_until((lamina.merged(container) / "survived").exists, "what the left command writes")
     assert "sleep 4711" in lamina("exec", container, "ps")
 
 
