@@ -93,7 +93,7 @@ class ContainerRoots:
                     raise ProcessLookupError(errno.ESRCH, "it has ended")
             except (FileNotFoundError, ProcessLookupError) as error:
                 raise StateError(f"container '{container.name}' has just ended", hint="try again") from error
-            kernel = frozenset(each.id for each in mounts if each.fstype in KERNEL_FILE_SYSTEMS or each.target == "/dev")
+            kernel = frozenset(each.id for each in mounts if _is_kernels(each))
             yield ContainerRoot(fd=root_fd, container=container, kernel_mounts=kernel)
 
     @contextlib.contextmanager
@@ -158,6 +158,11 @@ class ContainerRoots:
                 self.context.warn(f"'{step.source}', which is mounted at '{step.target}', doesn't exist")
             return False
         return isinstance(step, MountInRoot) and step.target in container.volumes
+
+
+def _is_kernels(mounted: lm.MountInfo) -> bool:
+    """Whether a mount is the kernel's, or covers something of the kernel's (a masked path of /proc)."""
+    return mounted.fstype in KERNEL_FILE_SYSTEMS or mounted.target == "/dev" or mounted.target.startswith(("/proc/", "/sys/"))
 
 
 class _MountpointMissingError(Exception):
