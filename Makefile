@@ -24,9 +24,11 @@ lint: set-up-test check-lint
 
 check-lint:
 	@echo "make lint: ruff, mypy, import-linter"
-	@$(BIN)/ruff check -q
-	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	@status=0; \
+	$(BIN)/ruff check -q --output-format concise || status=1; \
+	$(BIN)/mypy --no-error-summary || status=1; \
+	$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; status=1; }; \
+	exit $$status
 
 demo: set-up-demo
 	@if [ "$$(id -u)" != 0 ]; then echo "make demo: containers need root: sudo make demo" >&2; exit 1; fi
