@@ -101,6 +101,7 @@ def storage_changes(home: str, key: str, parents: Sequence[str], trees: "Trees")
 
     A path is MODIFY if its content, mode, owner, mtime, device number, link text or any xattr but `trusted.overlay.*` differs;
     touching without a difference is no change. A directory is listed when itself differs. A deleted tree is one entry, its top.
+    The root's own mtime is no change, and a socket counts as not there, since a layer can't hold one.
     A path whose type changed is MODIFY, and everything below a directory that replaced something else is ADD. May be called while
     the view is mounted. Default: read `upper_dir` if the driver claims `native_diff`, else compare the two trees.
     """

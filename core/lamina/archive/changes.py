@@ -48,16 +48,20 @@ def _compare(layer: str, whiteouts: WhiteoutFormat, parent: str | None, unchange
         fd = _open(stack, layer)
         if parent is None:
             # A base layer begins as a directory 0755 of root's; when that was made is nobody's change.
-            found = os.fstat(fd)
-            if (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) != (0o755, 0, 0) or _xattrs(fd):
+            if _owner(os.fstat(fd)) != (0o755, 0, 0) or _xattrs(fd):
                 comparison.changes.append(Change(path="", kind=ChangeKind.MODIFY))
             comparison.directory("", fd, None, whole=True, trusted=True)
         else:
             parent_fd = _open(stack, parent)
-            if not _same_attributes(os.fstat(fd), os.fstat(parent_fd)) or _xattrs(fd) != _xattrs(parent_fd):
+            # The root's own mtime is nobody's change: it moves with every name made in it, and Docker's layers don't hold it.
+            if _owner(os.fstat(fd)) != _owner(os.fstat(parent_fd)) or _xattrs(fd) != _xattrs(parent_fd):
                 comparison.changes.append(Change(path="", kind=ChangeKind.MODIFY))
             comparison.directory("", fd, parent_fd, whole=whiteouts is WhiteoutFormat.NONE, trusted=True)
     return comparison.changes
+
+
+def _owner(found: os.stat_result) -> tuple[int, int, int]:
+    return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
 
 
 def _open(stack: contextlib.ExitStack, path: str) -> int:
@@ -157,11 +161,17 @@ class _Comparison:
 
     def _list(self, path: str, fd: int) -> _Listing:
         found = _stat_all(fd)
+        # A layer can't hold a socket (tar has no form for it), so one is as good as not there, and what it replaced is gone.
+        sockets = {name for name, each in found.items() if stat.S_ISSOCK(each.st_mode)}
+        found = {name: each for name, each in found.items() if name not in sockets} if sockets else found
         if self._whiteouts is WhiteoutFormat.OVERLAY:
-            return self._list_overlay(path, fd, found)
-        if self._whiteouts is WhiteoutFormat.AUFS:
-            return self._list_aufs(path, found)
-        return _Listing(names=found, gone=set(), opaque=False)
+            listing = self._list_overlay(path, fd, found)
+        elif self._whiteouts is WhiteoutFormat.AUFS:
+            listing = self._list_aufs(path, found)
+        else:
+            listing = _Listing(names=found, gone=set(), opaque=False)
+        listing.gone |= sockets
+        return listing
 
     def _list_overlay(self, path: str, fd: int, found: dict[str, os.stat_result]) -> _Listing:
         mark = _xattr(fd, "trusted.overlay.opaque")
