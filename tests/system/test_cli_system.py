@@ -72,8 +72,10 @@ def test_system_df_has_dockers_table_with_blobs_and_unpacked_layers_apart(lamina
     assert [each["TotalCount"] for each in documents] == ["2", "3", "3", "3", "0", "0"]
     assert all(each["Reclaimable"].endswith("(100%)") for each in documents[:4])
     lamina("create", "--name", "user", "base", "true")
-    images, _, overlay, *_ = [json.loads(line) for line in lamina("system", "df", "--format", "json").splitlines()]
-    assert (images["Active"], overlay["Active"]) == ("1", "2")
+    images, _, overlay, vfs, *_ = [json.loads(line) for line in lamina("system", "df", "--format", "json").splitlines()]
+    assert (images["Active"], overlay["Active"], vfs["Active"]) == ("1", "2", "0")
+    assert not overlay["Reclaimable"].endswith("(100%)")
+    assert vfs["Reclaimable"].endswith("(100%)")
     verbose = json.loads(lamina("system", "df", "--verbose", "--format", "json"))
     assert {(each["Driver"], each["Containers"]) for each in verbose["Layers"]} >= {("overlay", "1"), ("vfs", "0")}
     assert [each["Names"] for each in verbose["Containers"]] == ["user"]
