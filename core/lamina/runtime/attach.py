@@ -23,7 +23,7 @@ def parse_detach_keys(text: str) -> bytes:
     for word in text.split(",") if text else []:
         if len(word) == 1:
             keys += word.encode()
-        elif word.startswith("ctrl-") and len(word) == 6 and (word[5].isalpha() or word[5] in "@[\\]^_"):
+        elif word.startswith("ctrl-") and len(word) == 6 and word.isascii() and "@" <= word[5].upper() <= "_":
             keys.append(ord(word[5].upper()) & 0x1F)
         else:
             raise UsageError(f"invalid detach keys '{text}'", hint="write single letters or ctrl-LETTER, separated by commas")

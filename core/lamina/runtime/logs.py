@@ -31,13 +31,15 @@ class LogWriter:
         while True:
             end = data.find(b"\n", start)
             if end < 0:
-                while len(data) - start >= LINE_BYTES:
-                    out.append(_record(data[start : start + LINE_BYTES], kind, stamp))
-                    start += LINE_BYTES
+                while len(data) - start > LINE_BYTES:
+                    cut = _cut(data, start)
+                    out.append(_record(data[start:cut], kind, stamp))
+                    start = cut
                 break
             while end + 1 - start > LINE_BYTES:
-                out.append(_record(data[start : start + LINE_BYTES], kind, stamp))
-                start += LINE_BYTES
+                cut = _cut(data, start)
+                out.append(_record(data[start:cut], kind, stamp))
+                start = cut
             out.append(_record(data[start : end + 1], kind, stamp))
             start = end + 1
         if start < len(data):
@@ -63,6 +65,15 @@ class LogWriter:
             pass  # a full disk must not stop the container; the line is lost to the log alone
 
 
+def _cut(data: bytes, start: int) -> int:
+    """Where a line that is too long is cut: after 16 KiB, or up to three bytes before, so that no UTF-8 character is."""
+    end = start + LINE_BYTES
+    for before in range(4):
+        if data[end - before] & 0xC0 != 0x80:
+            return end - before
+    return end  # it isn't UTF-8
+
+
 def _record(line: bytes, kind: int, stamp: str) -> bytes:
     text = line.decode("utf-8", "replace")
     return json.dumps({"log": text, "stream": _STREAMS[kind], "time": stamp}, ensure_ascii=False).encode() + b"\n"
@@ -84,6 +95,7 @@ def read_log(file: IO[str]) -> Iterator[tuple[str, str, str]]:
             return
         try:
             record = json.loads(line)
-        except ValueError:
+            found = record["time"], record["stream"], record["log"]
+        except (ValueError, KeyError, TypeError):
             continue  # a line that a crash cut in two
-        yield record["time"], record["stream"], record["log"]
+        yield found
