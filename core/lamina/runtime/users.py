@@ -43,16 +43,17 @@ def _rows(path: str, columns: int) -> list[list[str]]:
     return [row for row in rows if len(row) >= columns]
 
 
+LEAVE_IT = (1 << 32) - 1
+"""(uid_t) -1: to setresuid(2) it means "as it is", so that root would stay root."""
+
+
 def _number(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):  # int() itself refuses thousands of digits
         return None
-    number = int(text)
-    return (
-        number if number < (1 << 32) - 1 else None
-    )  # the last one is -1, "leave it as it is", to setresuid(2): root would stay root
+    return int(text) if int(text) < LEAVE_IT else None
 
 
-def resolve_user(user: str) -> Identity:
+def resolve_user(user: str, etc_dir: str = "/etc") -> Identity:
     """Resolve `[USER[:GROUP]]`, names or numbers, as Docker does; the default is root.
 
     Supplementary groups are the group itself and those that /etc/group lists the user in, only the former if a group is given. It
@@ -62,7 +63,7 @@ def resolve_user(user: str) -> Identity:
     name, colon, group = user.partition(":")
     name = name or "0"
     number = _number(name)
-    passwd = _rows("/etc/passwd", 6)
+    passwd = _rows(f"{etc_dir}/passwd", 6)
     row = next((row for row in passwd if row[0] == name), None)
     if row is None and number is not None:
         row = next((row for row in passwd if _number(row[2]) == number), None)
@@ -74,7 +75,7 @@ def resolve_user(user: str) -> Identity:
         raise OSError(errno.EINVAL, "the container's /etc/passwd is malformed for", name)
     home = row[5] if row is not None and row[5] else "/"
     groups: tuple[int, ...] = ()
-    table = _rows("/etc/group", 3)
+    table = _rows(f"{etc_dir}/group", 3)
     if colon and group:
         found = next((entry for entry in table if entry[0] == group), None)
         chosen = _number(found[2]) if found is not None else _number(group)
