@@ -226,7 +226,7 @@ def _unescape(text: str) -> str:
 def mounts(pid: int | str = "self") -> list[MountInfo]:
     """Read the mounts of a process's mount namespace, in the order in which they were made."""
     found = []
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         for line in lines:
             left, _, right = line.rstrip("\n").partition(" - ")
             fields, kind = left.split(" "), right.split(" ")

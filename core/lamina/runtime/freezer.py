@@ -96,8 +96,14 @@ def thaw(container_id: str, home: str) -> None:
 
 
 def _own_cgroup(hierarchy: Hierarchy, pid: int) -> str:
-    for line in _read(f"/proc/{pid}/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
+    return cgroup_named(_read(f"/proc/{pid}/cgroup"), hierarchy)
+
+
+def cgroup_named(text: str, hierarchy: Hierarchy) -> str:
+    """Read /proc/PID/cgroup: the path of the cgroup that the process is in, in this hierarchy (cgroups(7))."""
+    for line in text.split("\n"):  # a cgroup's name may have any other character
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if (hierarchy.version == 2 and number == "0") or (hierarchy.version == 1 and "freezer" in controllers.split(",")):
             return os.path.join(hierarchy.path, path.lstrip("/"))
     return hierarchy.path
@@ -119,7 +125,7 @@ def _move_all(pid: int, cgroup: str) -> None:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
 
 
