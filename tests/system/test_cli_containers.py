@@ -176,6 +176,21 @@ def test_a_closed_standard_stream_is_not_taken_for_a_file_of_the_store(lamina: L
     assert lamina("ps", "-aq") == ""
 
 
+def test_a_reader_that_goes_away_ends_the_client_and_not_the_container(lamina: Lamina):
+    client = subprocess.Popen(
+        lamina.command("run", "--name", "loud", "busybox", "yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert client.stdout is not None
+    assert client.stderr is not None
+    assert client.stdout.read(2) == b"y\n"
+    client.stdout.close()
+    assert client.wait(15) == 141
+    assert client.stderr.read() == b""
+    client.stderr.close()
+    assert lamina.show("loud", "{{.State.Running}}") == "true"
+    lamina("rm", "-f", "loud")
+
+
 def test_a_client_that_is_ended_gives_the_terminal_back(lamina: Lamina):
     lamina.background("--name", "left", "busybox", *FOREVER)
     script = (

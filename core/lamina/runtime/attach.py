@@ -85,8 +85,8 @@ class Relay:
                 self._send_size()
             if raw:
                 with terminal.raw_mode(self.stdin_fd):
-                    return self._loop(wake_read)
-            return self._loop(wake_read)
+                    return self._loop(wake_read, raw=True)
+            return self._loop(wake_read, raw=False)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -114,7 +114,7 @@ class Relay:
 
         return {number: signal.signal(number, wake) for number in numbers}
 
-    def _loop(self, wake_fd: int) -> int | None:
+    def _loop(self, wake_fd: int, *, raw: bool) -> int | None:
         for kind, payload in self.early:
             code = self._hear(kind, payload)
             if code is not None:
@@ -135,6 +135,7 @@ class Relay:
                     data = self._read_stdin()
                     if not data:
                         poll.unregister(fd)
+                        self.detached = raw  # a raw terminal has no end but hanging up: nobody is there any more
                     passed = self._filter_keys(data)
                     if passed or not data:
                         self._send(frames.pack(frames.STDIN, passed))
@@ -177,12 +178,9 @@ class Relay:
             try:
                 frames.write_all(fd, payload)
             except OSError as error:
-                if error.errno not in {errno.EPIPE, errno.EIO}:  # whoever read it has gone, or the terminal has hung up
+                if error.errno != errno.EIO:  # EPIPE ends this client, as SIGPIPE ends Docker's; the container goes on
                     raise
-                if kind == frames.STDOUT:
-                    self.stdout_fd = -1
-                else:
-                    self.stderr_fd = -1
+                self.stdout_fd = self.stderr_fd = -1  # the terminal has hung up
         return None
 
     def _pass_on(self, number: int) -> None:

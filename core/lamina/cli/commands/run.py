@@ -28,7 +28,7 @@ def command(settings: Settings, /, **options: Any) -> int:
     """
     try:
         return _run(settings, **options)
-    except NotATerminalError:
+    except (NotATerminalError, BrokenPipeError):
         raise
     except Exception as error:
         told = as_lamina_error(error)
