@@ -70,7 +70,11 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     ),
     "driver": (
         "storage drivers",
-        {"ls": ("driver_ls", "list storage drivers"), "inspect": ("driver_inspect", "tell what a storage driver can do here")},
+        {
+            "ls": ("driver_ls", "list storage drivers"),
+            "inspect": ("driver_inspect", "tell what a storage driver can do here"),
+            "test": ("driver_test", "hold a storage driver against the conformance kit"),
+        },
     ),
     "image": (
         "manage images",

@@ -6,6 +6,7 @@ does (`applied`), and read either as it is mounted or as its read-only view.
 
 import contextlib
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from lamina.testing import tree as trees
 from lamina.testing.check import Skipped
 from lamina.testing.tree import Facts, Tree
 
+_KEYS = itertools.count(1)
 Fill = Tree | Callable[[str], object] | None
 
 
@@ -47,7 +49,6 @@ class Bench:
     """The type of file system that the driver needs below it; "" if it takes what is there."""
     notes: list[str] = field(default_factory=list)
     _driver: StorageDriver | None = None
-    _count: int = 0
 
     @property
     def driver(self) -> StorageDriver:
@@ -78,8 +79,7 @@ class Bench:
 
     def new_key(self) -> str:
         """Make a key as the engine's are: 64 hexadecimal digits."""
-        self._count += 1
-        return f"{self._count:04x}".rjust(8, "c") * 8
+        return f"{next(_KEYS):04x}".rjust(8, "c") * 8
 
     def prepare(self, below: Layer | None = None, *, key: str = "", options: Mapping[str, str] | None = None) -> Layer:
         """Make an empty layer."""

@@ -20,7 +20,10 @@ from lamina.api.types import Behaviour, Capabilities, Fidelity
 GROUPS = (
     "life cycle", "mounts", "fidelity", "copy-up", "diff", "apply", "cross-driver", "crash", "resources",
 )  # fmt: skip
-_MODULES = ("life_cycle", "processes", "mounts", "fidelity", "copy_up", "whiteouts", "renames", "diff")
+_MODULES = (
+    "life_cycle", "processes", "mounts", "fidelity", "copy_up", "whiteouts", "renames", "diff", "commit", "apply", "hostile",
+    "cross", "crash", "power", "resources",
+)  # fmt: skip
 
 
 class Feature(StrEnum):

@@ -88,3 +88,13 @@ class Disk:
         os.unlink(self._image)
         os.rename(rest, self._image)
         mount_image(self._image, self.place, fstype=self.fstype)
+
+
+@contextlib.contextmanager
+def disk_in_a_file(directory: str, fstype: str) -> Iterator[Disk]:
+    """Give a disk below the directory, unmounted at the end."""
+    disk = Disk(directory, fstype)
+    try:
+        yield disk
+    finally:
+        lm.unmount(disk.place, detach=True)

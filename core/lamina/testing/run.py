@@ -10,7 +10,7 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -106,54 +106,102 @@ def check_usable(driver: Subject, place: str) -> None:
             raise NotUsableError(f"storage driver '{driver.name}': {why}", hint="give another --dir, or a --filesystem") from None
 
 
-def run_all(checks: Iterable[Check], driver: Subject, place: str) -> Iterator[Outcome]:
-    """Run checks one after the other, below the directory `place`."""
-    for each in checks:
-        yield run_check(each, driver, place)
+def run_all(checks: Sequence[Check], driver: Subject, place: str, *, jobs: int = 1) -> Iterator[Outcome]:
+    """Run checks below the directory `place`, several at a time, and yield each outcome when it is there."""
+    waiting = list(reversed(checks))
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_Running.start(waiting.pop(), driver, place))
+            for each in _ended(running):
+                running.remove(each)
+                yield each.outcome()
+    finally:
+        for each in running:
+            each.kill()
+            each.outcome()
 
 
 def run_check(check: Check, driver: Subject, place: str) -> Outcome:
     """Run one check. Whatever it or the driver does, this returns, and leaves nothing."""
-    started = time.monotonic()
-    directory = f"{place}/{os.getpid():x}-{time.monotonic_ns():x}"
-    os.mkdir(directory, 0o755)
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        os.close(read_fd)
-        _be_child(check, driver, directory, write_fd)
-    os.close(write_fd)
-    try:
-        verdict, reason, notes, underclaimed = _result(pid, read_fd, check.limit_s + _GRACE_S)
-    finally:
-        os.close(read_fd)
-        os.waitpid(pid, 0)
-        with contextlib.suppress(OSError):
-            remove_tree(directory)
-    return Outcome(
-        check=check, verdict=verdict, reason=reason, notes=notes, duration_s=time.monotonic() - started, underclaimed=underclaimed
-    )
+    return next(run_all([check], driver, place))
 
 
 _Result = tuple[Verdict, str, tuple[str, ...], bool]
 
 
-def _result(pid: int, read_fd: int, limit_s: float) -> _Result:
-    data = b""
-    deadline = time.monotonic() + limit_s
-    while True:
-        ready, _, _ = select.select([read_fd], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            os.kill(pid, signal.SIGKILL)
-            return Verdict.FAIL, f"it did not end within {limit_s:.0f} s, and had to be killed", (), False
-        piece = os.read(read_fd, 1 << 16)
-        if not piece:
-            break
-        data += piece
-    if not data:
-        return Verdict.FAIL, "its process died without a word", (), False
-    result: _Result = pickle.loads(data)  # from our own child
-    return result
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Running:
+    """A check in its process, and what it has said so far."""
+
+    check: Check
+    directory: str
+    pid: int
+    read_fd: int
+    started: float
+    data: bytes = b""
+    killed: bool = False
+
+    @classmethod
+    def start(cls, check: Check, driver: Subject, place: str) -> "_Running":
+        directory = f"{place}/{os.getpid():x}-{time.monotonic_ns():x}"
+        os.mkdir(directory, 0o755)
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            os.close(read_fd)
+            _be_child(check, driver, directory, write_fd)
+        os.close(write_fd)
+        return cls(check=check, directory=directory, pid=pid, read_fd=read_fd, started=time.monotonic())
+
+    @property
+    def left_s(self) -> float:
+        """How long it may still take."""
+        return max(0.0, self.started + self.check.limit_s + _GRACE_S - time.monotonic())
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.killed = True
+
+    def outcome(self) -> Outcome:
+        """Reap the process, remove the directory, and say what came of it."""
+        os.close(self.read_fd)
+        os.waitpid(self.pid, 0)
+        with contextlib.suppress(OSError):
+            remove_tree(self.directory)
+        result: _Result
+        if self.killed:
+            result = (Verdict.FAIL, f"it did not end within {self.check.limit_s} s, and had to be killed", (), False)
+        elif not self.data:
+            result = (Verdict.FAIL, "its process died without a word", (), False)
+        else:
+            result = pickle.loads(self.data)  # from our own child
+        verdict, reason, notes, underclaimed = result
+        return Outcome(
+            check=self.check,
+            verdict=verdict,
+            reason=reason,
+            notes=notes,
+            duration_s=time.monotonic() - self.started,
+            underclaimed=underclaimed,
+        )
+
+
+def _ended(running: list[_Running]) -> list[_Running]:
+    """Read what the processes say; give those that are at their end, or past their time."""
+    ready, _, _ = select.select([each.read_fd for each in running], [], [], min(each.left_s for each in running))
+    ended = []
+    for each in running:
+        if each.read_fd in ready:
+            piece = os.read(each.read_fd, 1 << 16)
+            each.data += piece
+            if not piece:
+                ended.append(each)
+        elif not each.left_s:
+            each.kill()
+            ended.append(each)
+    return ended
 
 
 def _be_child(check: Check, driver: Subject, directory: str, write_fd: int) -> None:

@@ -12,11 +12,18 @@ from lamina.testing.samples import BASE
 from lamina.testing.tree import Directory, File, Kind, Link, Special, Symlink, Tree
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
+    """Remove a file or a whole tree."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     else:
         os.unlink(path)
+
+
+def remove_all(root: str, paths: list[str]) -> None:
+    """Remove several."""
+    for path in paths:
+        remove(f"{root}/{path}")
 
 
 _OLD: dict[str, str] = {"file": "file", "directory": "dir", "symlink": "link"}
@@ -37,7 +44,7 @@ def replacing(bench: Bench, case: tuple[str, Tree]) -> None:
     middle = bench.prepare(bench.made(BASE))
 
     def fill(root: str) -> None:
-        _remove(f"{root}/{path}")
+        remove(f"{root}/{path}")
         require(not os.path.lexists(f"{root}/{path}"), "it is still there after its deletion")
         tree.make(root, declared)
 
@@ -60,7 +67,7 @@ def replacing(bench: Bench, case: tuple[str, Tree]) -> None:
 def deletions_last_through_layers_above(bench: Bench) -> None:
     """moby: "DeletedFilesInChildSnapshot", also through an empty layer and one that has other things."""
     second = bench.prepare(bench.made(BASE))
-    bench.write(second, lambda root: [_remove(f"{root}/{path}") for path in ("file", "dir/sub", "link", "a")])
+    bench.write(second, lambda root: remove_all(root, ["file", "dir/sub", "link", "a"]))
     bench.driver.seal(second.key)
     third = bench.made(below=second)
     fourth = bench.made({"dir/new": File("x")}, third)
@@ -180,9 +187,9 @@ def a_name_deleted_below_and_made_again_above_is_new(bench: Bench) -> None:
 
 
 _CASES: dict[str, Callable[[str], object]] = {
-    "everything": lambda root: [_remove(f"{root}/{name}") for name in os.listdir(root)],
-    "everything in a directory": lambda root: [_remove(f"{root}/dir/{name}") for name in os.listdir(f"{root}/dir")],
-    "a name and what begins like it": lambda root: [_remove(f"{root}/a")],
+    "everything": lambda root: remove_all(root, os.listdir(root)),
+    "everything in a directory": lambda root: remove_all(f"{root}/dir", os.listdir(f"{root}/dir")),
+    "a name that another begins with": lambda root: remove_all(root, ["a"]),
 }
 
 
