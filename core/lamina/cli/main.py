@@ -204,6 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Docker's codes: 125 for an option that it doesn't know or can't read, 1 for an argument too few or too many
         is_of_option = isinstance(error, (click.BadParameter, click.NoSuchOption, click.BadOptionUsage))
         return 125 if is_of_option and not isinstance(error, click.MissingParameter) else 1
+    except SystemExit:
+        if not isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            raise
+        return 141  # click's way to end when whoever read our output has gone; a shell says so of SIGPIPE
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
