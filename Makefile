@@ -26,6 +26,7 @@ check-lint:
 	@echo "make lint: ruff, mypy, import-linter"
 	@status=0; \
 	$(BIN)/ruff check -q --output-format concise || status=1; \
+	$(BIN)/ruff format -q --check || { $(BIN)/ruff format --check; status=1; }; \
 	$(BIN)/mypy --no-error-summary || status=1; \
 	$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; status=1; }; \
 	exit $$status

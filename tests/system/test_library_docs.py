@@ -14,7 +14,7 @@ from lamina.usecases.volumes import Volumes
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-EXPECTED = "#> "
+EXPECTED = "# → "
 
 
 def snippets() -> list[str]:
