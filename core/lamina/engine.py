@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what reads and writes archives is imported by the method th
     from lamina.archive.compression import Readable, Writable
     from lamina.store.image_archive import LoadedImage
     from lamina.usecases.copy import Copying
+    from lamina.usecases.migrate import Migrated
 
 Progress = Callable[[int], None]
 
@@ -484,6 +485,13 @@ class ContainerHandle:
         record = self.record
         context = self._engine.context
         return context.layers.usage(context.layers.driver(record.driver), record.id, record.parents).size_bytes
+
+    def migrate(self, driver: str, *, restart: bool = False, step: Callable[[str], None] = lambda _text: None) -> "Migrated":
+        """Move it to another storage driver, proved equal before the old layer goes; `restart` stops it for that if it runs."""
+        from lamina.usecases.migrate import Migration
+
+        engine = self._engine
+        return Migration(engine.context, engine.creation, engine.control).migrate(self.record, driver, restart=restart, step=step)
 
     def top(self) -> list[tuple[str, ...]]:
         """List its processes; columns as `lamina.runtime.processes.TITLES`."""

@@ -31,6 +31,7 @@ CONTAINER_COMMANDS = {
     "inspect": "show all that is known of containers, images or volumes",
     "kill": "send a signal to containers",
     "logs": "show what a container has written",
+    "migrate": "move containers to another storage driver",
     "pause": "freeze containers",
     "ps": "list containers",
     "rename": "give a container another name",

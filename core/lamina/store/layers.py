@@ -191,10 +191,11 @@ class LayerStore:
     def half_discarded(self) -> list[tuple[str, str]]:
         """List what is being discarded, or was when its process was killed: driver and key.
 
-        A container's own layer is its removal's affair.
+        A container's own layer is its removal's affair; the one that it had before it moved to another driver is not.
         """
         rows = self.database.connection.execute(
-            "SELECT driver, key FROM layers WHERE state = 'discarding' AND key NOT IN (SELECT id FROM containers)"
+            "SELECT driver, key FROM layers WHERE state = 'discarding' AND NOT EXISTS"
+            " (SELECT 1 FROM containers WHERE containers.id = layers.key AND containers.driver = layers.driver)"
         )
         return [(row["driver"], row["key"]) for row in rows.fetchall()]
 

@@ -93,7 +93,11 @@ class Recovery:
                 "SELECT driver, key FROM layers WHERE operation = ? AND state != 'sealed'", (operation_id,)
             ).fetchall()
             for driver, key in rows:
-                context.layers.undo_preparation(driver, key, operation_id)
+                moving = context.records.by_id(key)
+                if moving is not None:
+                    self._undo_move(moving, driver, operation_id)
+                else:
+                    context.layers.undo_preparation(driver, key, operation_id)
             for volume, _state, owner in self.volumes.half_made():
                 if owner == operation_id:
                     self.volumes.finish_removal(volume)
@@ -101,6 +105,17 @@ class Recovery:
                 tx.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
         except (OSError, LaminaError) as error:
             context.warn(f"what a killed command left behind could not be removed: {error}")
+
+    def _undo_move(self, container: Container, driver: str, operation_id: int) -> None:
+        """Discard what a killed migration was making of a container on another driver."""
+        context = self.context
+        with locked(context.run_dir, f"container-{container.id}"):
+            row = context.database.connection.execute(
+                "SELECT operation FROM layers WHERE driver = ? AND key = ?", (driver, container.id)
+            ).fetchone()
+            if row is not None and row["operation"] == operation_id:
+                context.layers.unmount_if_mounted(context.layers.driver(driver), container.id, container.parents)
+                context.layers.undo_preparation(driver, container.id, operation_id)
 
     def _finish_volumes(self) -> None:
         for volume, state, _operation in self.volumes.half_made():
