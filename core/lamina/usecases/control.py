@@ -5,6 +5,7 @@ import select
 import signal
 import time
 
+from lamina.api.drivers import StorageDriver
 from lamina.errors import ConflictError, LaminaError, NotFoundError, StateError, UsageError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
@@ -150,25 +151,28 @@ class Control:
                 return
             if current.is_active:
                 raise StateError(f"container '{container.name}' was started again meanwhile")
+            storage = self._storage(current)  # a missing one is said before anything changes
             with self.context.database.transaction() as tx:
                 self.context.records.set_state(tx, current.id, status=Status.REMOVING)
-            self._remove(current, volumes=volumes)
+            self._remove(current, storage, volumes=volumes)
         self.context.happened("removed", current)
 
     def finish_removal(self, container: Container) -> None:
         """Go on with a removal that was killed."""
         with locked(self.context.run_dir, f"container-{container.id}"):
             if self.context.records.by_id(container.id) is not None:
-                self._remove(container, volumes=container.config.auto_remove)
+                self._remove(container, self._storage(container), volumes=container.config.auto_remove)
 
-    def _remove(self, container: Container, *, volumes: bool) -> None:
-        context = self.context
+    def _storage(self, container: Container) -> StorageDriver:
         try:
-            storage = context.layers.driver(container.driver)
+            return self.context.layers.driver(container.driver)
         except NotFoundError as error:
             raise LaminaError(
                 f"container '{container.name}' can't be removed: {error.message}", hint="install its driver again"
             ) from error
+
+    def _remove(self, container: Container, storage: StorageDriver, *, volumes: bool) -> None:
+        context = self.context
         context.layers.unmount_if_mounted(storage, container.id, container.parents)
         context.layers.discard(storage, container.id)
         remove_tree(context.container_dir(container.id))
