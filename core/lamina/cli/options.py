@@ -14,6 +14,14 @@ _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
 
 
+class OptionalValue(click.Option):
+    """An option that stands for a value of its own when it has none: `--trace` is `--trace=text`. Never takes the next word."""
+
+    def __init__(self, *arguments: Any, bare: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.bare = bare
+
+
 class Command(click.Command):
     """A click command whose switches may be given a value. `--` and, where options end there, the first argument are respected."""
 
@@ -29,6 +37,9 @@ class Command(click.Command):
             if word == "--" or (not ctx.allow_interspersed_args and (word == "-" or not word.startswith("-"))):
                 yield word
                 break
+            if isinstance(optional := options.get(name), OptionalValue):
+                yield word if equals else f"{name}={optional.bare}"
+                continue
             if equals and name in options and options[name].is_flag:
                 yield from _switch(ctx, options[name], name, value)
                 continue

@@ -2,10 +2,15 @@
 
 Not here: what the calls are for. A wrapper lives in the module named after its subject. System calls that glibc 2.36 has no
 function for go through `syscall`, by their number, which is the same on every architecture for calls newer than 2019.
+
+Here too is the one thing that everything on the way to a container can see without importing more: `listener`, which is told of
+steps while a trace is recorded (`recorder.py`) and is None otherwise.
 """
 
 import ctypes
 import os
+from collections.abc import Callable
+from typing import Protocol
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,3 +67,40 @@ def failed(function: str, *names: str | None) -> OSError:
 def syscall(number: int, *arguments: object) -> int:
     """Call by number; returns the result, or -1 with errno set for `failed`."""
     return int(libc.syscall(c_long(number), *arguments))
+
+
+class Listener(Protocol):
+    """Who is told what happens, in every process that is forked while it is set."""
+
+    kept_fd: int
+    """A descriptor that a child keeps until its execve."""
+
+    def enters(self, role: str) -> None:
+        """Say what this process is, just after its fork."""
+
+    def begins(self, name: str, describe: Callable[[], str]) -> None:
+        """Say that a step begins; `describe` gives it as command lines, parted by `; `."""
+
+    def ends(self) -> None:
+        """Say that the step that began last is over, whether it worked or not."""
+
+
+listener: Listener | None = None
+
+
+class told:
+    """Tell the listener, if there is one, that a step begins and ends: `with told("mount", mount.describe):`."""
+
+    __slots__ = ("_describe", "_name")
+
+    def __init__(self, name: str, describe: Callable[[], str]) -> None:
+        self._name = name
+        self._describe = describe
+
+    def __enter__(self) -> None:
+        if listener is not None:
+            listener.begins(self._name, self._describe)
+
+    def __exit__(self, *_exception: object) -> None:
+        if listener is not None:
+            listener.ends()

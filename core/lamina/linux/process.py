@@ -3,6 +3,7 @@
 import ctypes
 import os
 
+from lamina.linux import libc as c_library
 from lamina.linux.libc import failed, libc
 
 PR_SET_PDEATHSIG = 1
@@ -96,6 +97,8 @@ def boot_id() -> str:
 
 def close_descriptors(keep: frozenset[int]) -> None:
     """Close every descriptor but `keep` (and mark nothing): for a child that must inherit only what it was given."""
+    if c_library.listener is not None:
+        keep |= {c_library.listener.kept_fd}
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd not in keep:

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from lamina.linux import process
+from lamina.linux import libc, process
 from lamina.runtime.steps import Execute, OpenTerminal, Place, Step
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -31,7 +31,10 @@ def run(
     one byte when the command may run, or nothing if the creator is gone.
     """
     step: Step | None = None
+    listener = libc.listener
     try:
+        if listener is not None:
+            listener.enters("container")
         process.prctl(process.PR_SET_DUMPABLE, 0)  # /proc/PID/exe is the engine's own interpreter until execve (CVE-2019-5736)
         os.setsid()
         os.umask(0o022)
@@ -51,7 +54,11 @@ def run(
                 if step.init:
                     _be_init(report_fd)
                 _reset_signals()
+            if listener is not None:
+                listener.begins(step.name, step.describe)
             step.apply(place)
+            if listener is not None:
+                listener.ends()
             if isinstance(step, OpenTerminal):
                 place.console_socket_fd = -1
         if not waited:
@@ -116,6 +123,8 @@ def _be_init(report_fd: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     child = os.fork()
     if child == 0:
+        if libc.listener is not None:
+            libc.listener.enters("command")
         os.setpgid(0, 0)
         if os.isatty(0):
             signal.signal(signal.SIGTTOU, signal.SIG_IGN)

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from lamina.linux import namespace, process
+from lamina.linux import libc, namespace, process
 from lamina.runtime import frames, init
 from lamina.runtime.logs import LogWriter
 from lamina.runtime.steps import Step
@@ -57,6 +57,8 @@ def run(plan: MonitorPlan, channel_fd: int) -> None:
     code = 1
     finish = False
     try:
+        if libc.listener is not None:
+            libc.listener.enters("monitor")
         os.setsid()
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)

@@ -14,6 +14,7 @@ from lamina.api.types import View
 from lamina.errors import LaminaError
 from lamina.linux import mount as lm
 from lamina.linux import namespace
+from lamina.linux.libc import told
 from lamina.model.mount import Mount, MountFlag
 
 
@@ -23,7 +24,8 @@ def attach(view: View) -> None:
     try:
         for mount in view.mounts:
             os.makedirs(mount.target, mode=0o700, exist_ok=True)
-            _attach_one(mount)
+            with told("mount", mount.describe):
+                _attach_one(mount)
             if MountFlag.REMOUNT not in mount.flags:
                 made.append(mount.target)
     except BaseException:
@@ -40,7 +42,8 @@ def detach(view: View) -> None:
     for target in dict.fromkeys(mount.target for mount in reversed(view.mounts)):
         while True:
             try:
-                lm.unmount(target, detach=True)
+                with told("unmount", lambda target=target: f"umount -l {target}"):  # type: ignore[misc]
+                    lm.unmount(target, detach=True)
             except OSError as error:
                 if error.errno in {errno.EINVAL, errno.ENOENT}:
                     break  # not a mount point
@@ -53,7 +56,8 @@ def seen(view: View) -> Iterator[str]:
     if not view.mounts:
         yield view.root
     elif all(_can_detach(mount) for mount in view.mounts) and len(view.mounts) == 1:
-        fd = detached(view.mounts[0])
+        with told("mount nowhere", lambda: f"{view.mounts[0].describe()} # detached: seen through a descriptor alone"):
+            fd = detached(view.mounts[0])
         try:
             yield f"/proc/self/fd/{fd}"
         finally:

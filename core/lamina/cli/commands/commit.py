@@ -8,6 +8,7 @@ from lamina.cli.completion import complete_containers
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
 from lamina.cli.progress import progress
+from lamina.cli.tracing import trace_options, traced
 
 
 @click.command(cls=Command)
@@ -15,14 +16,17 @@ from lamina.cli.progress import progress
 @click.option("--message", "-m", default="", metavar="TEXT", help="A note for the image's history.")
 @click.option("--change", "-c", "changes", multiple=True, metavar="INSTRUCTION", help="Apply a Dockerfile instruction.")
 @click.option("--pause/--no-pause", "-p", default=True, help="Freeze it meanwhile.  [yes]")
+@trace_options
 @click.argument("container", shell_complete=complete_containers)
 @click.argument("name", default="", metavar="[NAME[:TAG]]")
 @click.pass_obj
 def command(
-    settings: Settings, *, container: str, name: str, author: str, message: str, changes: Sequence[str], pause: bool
-) -> None:
+    settings: Settings, *, container: str, name: str, author: str, message: str, changes: Sequence[str], pause: bool,
+    trace: str | None, trace_file: str,
+) -> None:  # fmt: skip
     """Make an image of a container: its image's layers, and one more with what it has changed."""
-    with settings.engine() as engine:
+    with traced(trace, trace_file) as follow, settings.engine() as engine:
+        follow(engine)
         handle = engine.containers.get(container)
         with progress("committing") as advance:
             image = handle.commit(name, author=author, message=message, changes=changes, pause=pause, progress=advance)

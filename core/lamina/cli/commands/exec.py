@@ -9,6 +9,7 @@ from lamina.cli.container_options import check_working_dir, read_env
 from lamina.cli.main import Settings
 from lamina.cli.options import Command, detach_keys_option, process_options
 from lamina.cli.streams import check_terminal, joined, terminal_size
+from lamina.cli.tracing import trace_options, traced
 from lamina.errors import StartError
 
 NOT_EXECUTED = 126
@@ -18,17 +19,19 @@ NOT_EXECUTED = 126
 @click.option("--detach", "-d", is_flag=True, help="Leave it running.")
 @process_options
 @detach_keys_option
+@trace_options
 @click.argument("container", shell_complete=complete_running)
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]...")
 @click.pass_obj
 def command(
     settings: Settings, *, container: str, arguments: Sequence[str], detach: bool, detach_keys: str | None, env: Sequence[str],
-    env_files: Sequence[str], working_dir: str, user: str, tty: bool, interactive: bool,
+    env_files: Sequence[str], working_dir: str, user: str, tty: bool, interactive: bool, trace: str | None, trace_file: str,
 ) -> int:  # fmt: skip
     """Run COMMAND in a running container. The exit code is the command's."""
     check_working_dir(working_dir)
     streams = joined(stdin=interactive and not detach)
-    with settings.engine() as engine:
+    with traced(trace, trace_file) as follow, settings.engine() as engine:
+        follow(engine)
         handle = engine.containers.get(container)
         if not detach:
             check_terminal(streams, tty=tty)

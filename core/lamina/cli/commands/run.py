@@ -9,6 +9,7 @@ from lamina.cli.container_options import IdFile, container_options, read_config
 from lamina.cli.main import Settings, as_lamina_error
 from lamina.cli.options import Command, detach_keys_option, signal_proxy_option
 from lamina.cli.streams import NotATerminalError, check_terminal, joined, terminal_size
+from lamina.cli.tracing import trace_options, traced
 from lamina.errors import UsageError
 
 
@@ -17,6 +18,7 @@ from lamina.errors import UsageError
 @container_options
 @detach_keys_option
 @signal_proxy_option
+@trace_options
 @click.argument("image", shell_complete=complete_images)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND] [ARG]...")
 @click.pass_obj
@@ -41,7 +43,7 @@ def command(settings: Settings, /, **options: Any) -> int:
 
 def _run(
     settings: Settings, *, detach: bool, detach_keys: str | None, pass_signals: bool, name: str, cidfile: str, storage_driver: str,
-    attach: tuple[str, ...], **options: Any,
+    attach: tuple[str, ...], trace: str | None, trace_file: str, **options: Any,
 ) -> int:  # fmt: skip
     if detach and attach:
         raise UsageError("--attach and --detach contradict each other")
@@ -49,7 +51,8 @@ def _run(
     streams = joined(stdin=config.open_stdin, attach=attach)
     if not detach:
         check_terminal(streams, tty=config.tty)
-    with IdFile(cidfile) as id_file, settings.engine(storage_driver) as engine:
+    with IdFile(cidfile) as id_file, traced(trace, trace_file) as follow, settings.engine(storage_driver) as engine:
+        follow(engine)
         container, code = engine.containers.run_attached(
             config, name=name, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd,
             detach=detach, detach_keys=detach_keys, pass_signals=pass_signals,
