@@ -255,13 +255,16 @@ def _wait_for(pid: int, started: int | None, timeout_s: float) -> bool:
 
 
 def parse_signal(text: str) -> int:
-    """Read a signal by name, with or without SIG, or by number."""
-    name = text.upper().removeprefix("SIG")
-    if name.isdigit() and 0 < int(name) < signal.NSIG:
-        return int(name)
-    if name.startswith("RTMIN+") and name[6:].isdigit():
-        return int(signal.SIGRTMIN) + int(name[6:])
+    """Read a signal by name, with or without SIG, by its distance from RTMIN or RTMAX, or by number."""
+    name = text.upper().removeprefix("SIG") if text.isascii() else ""
     found = getattr(signal, f"SIG{name}", None)
-    if not isinstance(found, signal.Signals):
+    number = int(found) if isinstance(found, signal.Signals) else 0
+    if name.isdigit():
+        number = int(name[:4])
+    elif name.startswith("RTMIN+") and name[6:].isdigit():
+        number = int(signal.SIGRTMIN) + int(name[6:10])
+    elif name.startswith("RTMAX-") and name[6:].isdigit():
+        number = int(signal.SIGRTMAX) - int(name[6:10])
+    if not 0 < number < signal.NSIG or (name.startswith("RT") and number < signal.SIGRTMIN):
         raise UsageError(f"invalid signal '{text}'", hint="write a name such as TERM, or a number")
-    return int(found)
+    return number
