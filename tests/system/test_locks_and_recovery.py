@@ -326,8 +326,9 @@ def test_everything_that_looks_at_layers_works_on_an_old_kernel(lamina: Lamina, 
 
 
 AWKWARD = {
-    "colon": "a:b", "comma": "a,b", "space": "a b", "backslash": "a\\b", "newline": "a\nb", "return": "a\rb", "accents": "éü-日本",
-    "not text": "a\udcffb", "octal": "a\\040b", "hash": "a#b", "percent": "a%s?b", "quote": "a'\"b", "long": "/".join(["d" * 120] * 3),
+    "colon": "a:b", "comma": "a,b", "space": "a b", "backslash": "a\\b", "newline": "a\nb", "return": "a\rb",
+    "accents": "éü-日本", "not text": "a\udcffb", "octal": "a\\040b", "hash": "a#b", "percent": "a%s?b", "quote": "a'\"b",
+    "long": "/".join(["d" * 120] * 3),
 }  # fmt: skip
 
 
@@ -348,13 +349,13 @@ def test_a_root_directory_may_have_any_name(
 ):
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     with store_at(tmp_path / "awkward" / AWKWARD[what] / "root", driver, prepared_roots[driver]) as lamina:
-        assert lamina("run", "--name", "c", "-v", "/vol", "base", "sh", "-c", "echo hi > /new; cat /new") == "hi"
-        assert "A /new" in lamina("diff", "c").splitlines()
-        lamina("commit", "c", "made")
+        assert lamina("run", "--name", "it", "-v", "/vol", "busybox", "sh", "-c", "echo hi > /new; cat /new") == "hi"
+        assert "A /new" in lamina("diff", "it").splitlines()
+        lamina("commit", "it", "made")
         assert lamina("run", "--rm", "made", "cat", "/new") == "hi"
         name = lamina("run", "-d", "busybox", *FOREVER)
         assert lamina("exec", name, "echo", "in") == "in"
         assert lamina("ps", "-q")
         lamina("rm", "-f", name)
-        lamina("rm", "-v", "c")
+        lamina("rm", "-v", "it")
         assert [each for each in lm.mounts() if "awkward" in each.target] == []
