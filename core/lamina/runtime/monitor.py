@@ -411,5 +411,18 @@ class _Monitor:
             try:
                 client.connection.sendall(client.outgoing)
                 client.connection.shutdown(socket.SHUT_WR)
+                if client is self.creator:
+                    self._wait_until_heard(client)
             except OSError:
                 self._drop(client)
+
+    def _wait_until_heard(self, creator: _Client) -> None:
+        """See whether the creator has taken our last word, and so settles the container, or went away just before it came.
+
+        Who closes a Unix socket without reading what has come resets it (unix(7), ECONNRESET): that one had detached meanwhile.
+        """
+        try:
+            while creator.connection.recv(CHUNK_BYTES):
+                pass
+        except TimeoutError:
+            pass  # it is there, but slow: whatever it doesn't do, the next command does
