@@ -159,10 +159,9 @@ class LayerStore:
             tx.execute("UPDATE layers SET state = 'discarding' WHERE driver = ? AND key = ?", (driver.name, key))
         if os.path.isdir(driver.home):
             driver.discard(key)
+            driver.sweep()  # before the row goes: who is killed in it leaves a row that says so
         with self.database.transaction() as tx:
             tx.execute("DELETE FROM layers WHERE driver = ? AND key = ?", (driver.name, key))
-        if os.path.isdir(driver.home):
-            driver.sweep()
 
     def discard_unused(self, keys_from_top: Sequence[str], is_image_top: Callable[[str], bool], *, measured: bool = False) -> int:
         """Discard an image's layers on every driver, from the top down to the first that something else lies on.
