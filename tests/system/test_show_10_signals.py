@@ -189,3 +189,17 @@ def test_signals_to_what_does_not_run_are_refused_in_one_line(lamina: Lamina):
     assert "not running" in lamina.error("kill", container, code=1)
     assert "'NONSENSE'" in lamina.error("kill", "-s", "NONSENSE", container, code=1)
     lamina("stop", container)
+
+
+def test_the_init_process_shows_nothing_of_the_host(lamina: Lamina) -> None:
+    """What the engine was started with, its words and its environment, is the host's affair."""
+    shown = lamina(
+        "run",
+        "--rm",
+        "--init",
+        "busybox",
+        "sh",
+        "-c",
+        "tr '\\0' ' ' < /proc/1/cmdline; tr '\\0' ' ' < /proc/1/environ; cat /proc/1/comm",
+    )
+    assert shown.split() == ["lamina-init", "lamina-init"]

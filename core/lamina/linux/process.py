@@ -84,6 +84,22 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in {b"Z", b"X"} else int(fields[19])
 
 
+def forget_origin(title: str) -> None:
+    """Overwrite this process's command line and environment, as others read them in /proc, with a title and nothing.
+
+    For a process that goes on inside a container without an execve: what it was started with is the host's affair. The places are
+    fields 48 to 51 of /proc/self/stat (proc_pid_stat(5)).
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    arguments, arguments_end, environment, environment_end = (int(field) for field in fields[45:49])
+    ctypes.memset(environment, 0, environment_end - environment)
+    ctypes.memset(arguments, 0, arguments_end - arguments)
+    text = title.encode()[: arguments_end - arguments - 1]
+    ctypes.memmove(arguments, text, len(text))
+    prctl(PR_SET_NAME, ctypes.addressof(ctypes.create_string_buffer(text[:15])))
+
+
 def is_alive(pid: int, started: int | None) -> bool:
     """Say whether the process of that pid and start time still runs."""
     return pid > 0 and started is not None and start_time(pid) == started

@@ -132,6 +132,7 @@ def _be_init(report_fd: int) -> None:
             signal.signal(signal.SIGTTOU, signal.SIG_DFL)
         return
     os.close(report_fd)
+    process.forget_origin("lamina-init")
     while True:
         received = signal.sigwaitinfo(signals)
         if received.si_signo == signal.SIGCHLD:
