@@ -100,9 +100,6 @@ def test_a_command_that_a_signal_ends_gives_128_and_its_number(lamina: Lamina):
     assert exit_code(lamina, container) == 143
 
 
-ORPHANS = "for each in 1 2 3; do (sleep 0.05 & exec true); done; sleep 0.4; echo ready; while :; do sleep 1000; done"
-
-
 def states(pid: int) -> list[str]:
     """The states of the processes in the PID namespace of `pid`, itself apart: Z for a dead one that nobody reaps."""
     wanted = os.readlink(f"/proc/{pid}/ns/pid")
