@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from lamina.errors import UsageError
@@ -42,6 +42,7 @@ def test_what_is_no_key_is_refused(text: str):
         parse_detach_keys(text)
 
 
+@settings(deadline=None)
 @given(some.text())
 def test_any_text_is_keys_or_a_usage_error(text: str):
     try:
@@ -72,6 +73,7 @@ def test_without_a_terminal_or_without_keys_everything_gets_through(channel: soc
     assert typed(channel, b"\x10\x11", keys=b"") == (b"\x10\x11", False)
 
 
+@settings(deadline=None)
 @given(
     data=some.lists(some.sampled_from(b"ab")).map(bytes),
     keys=some.binary(min_size=1, max_size=3).map(lambda b: bytes(x & 1 | 0x60 for x in b)),

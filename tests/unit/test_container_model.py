@@ -1,7 +1,7 @@
 """How a container's options are read: what is taken, and that whatever else comes is a UsageError and nothing worse."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from lamina.errors import UsageError
@@ -27,6 +27,7 @@ TEXTS = some.one_of(some.text(), some.lists(PIECES, max_size=8).map(",".join), s
 
 
 @pytest.mark.parametrize("parse", [parse_volume, parse_mount, parse_tmpfs, check_name, lambda text: check_target(text, text)])
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_whatever_is_written_is_read_or_refused(parse, text: str):
     try:
@@ -40,6 +41,7 @@ def test_whatever_is_written_is_read_or_refused(parse, text: str):
             assert MountRequest(**found.to_json()) == found
 
 
+@settings(deadline=None)
 @given(text=some.text(), environment=some.dictionaries(some.text(), some.text()))
 def test_an_env_file_is_read_or_refused(text: str, environment: dict[str, str]):
     try:

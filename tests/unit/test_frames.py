@@ -5,12 +5,13 @@ import threading
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from lamina.runtime.frames import HEADER, MAX_PAYLOAD_BYTES, Parser, pack, write_all
 
 
+@settings(deadline=None)
 @given(
     frames=some.lists(some.tuples(some.integers(0, 255), some.binary(max_size=40)), max_size=8),
     cuts=some.lists(some.integers(0, 400), max_size=20),
@@ -40,6 +41,7 @@ def test_a_length_that_cannot_be_is_refused_before_anything_is_kept_for_it():
     assert Parser().feed(pack(1, b"x" * MAX_PAYLOAD_BYTES)) == [(1, b"x" * MAX_PAYLOAD_BYTES)]
 
 
+@settings(deadline=None)
 @given(some.binary(max_size=200))
 def test_noise_gives_frames_or_a_value_error(noise: bytes):
     try:

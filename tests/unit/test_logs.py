@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from lamina.runtime.frames import STDERR, STDOUT
@@ -55,6 +55,7 @@ def test_a_long_line_is_cut_at_sixteen_kibibytes_and_only_its_last_part_ends_the
         assert texts[-1].endswith("\n")
 
 
+@settings(deadline=None)
 @given(some.lists(some.tuples(some.sampled_from([STDOUT, STDERR]), some.text("ab\né\x00", max_size=30))))
 def test_nothing_is_lost_or_reordered_within_a_stream(tmp_path_factory, pieces: list[tuple[int, str]]):
     path = tmp_path_factory.mktemp("log") / "log"

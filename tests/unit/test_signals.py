@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from lamina.errors import UsageError
@@ -30,6 +30,7 @@ def test_what_is_no_signal_is_refused_with_its_text(text: str):
         parse_signal(text)
 
 
+@settings(deadline=None)
 @given(some.one_of(some.text(), some.from_regex(r"(SIG)?RTM(IN|AX)[+-][0-9]{1,5}", fullmatch=True), some.integers().map(str)))
 def test_any_text_is_a_signal_or_a_usage_error(text: str):
     try:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from lamina.runtime.users import MAX_FILE_BYTES, Identity, resolve_user
@@ -127,6 +127,7 @@ def test_a_line_ends_at_a_newline_alone(etc: Path):
     assert found(etc, "last") == (3, 3, (3,), "/l")
 
 
+@settings(deadline=None)
 @given(passwd=some.binary(max_size=200), group=some.binary(max_size=200), user=some.text(max_size=20))
 def test_whatever_the_files_hold_the_answer_is_an_identity_or_an_os_error(tmp_path_factory, passwd: bytes, group: bytes, user: str):
     etc = tmp_path_factory.mktemp("etc")
