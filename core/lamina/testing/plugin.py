@@ -28,6 +28,6 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
             terminalreporter.write_line(line)
         for _, _, check, _, underclaimed, notes in values:
             if underclaimed:
-                terminalreporter.write_line(f"claims less than it does: {check}")
+                terminalreporter.write_line(f"works, and isn't claimed: {check}")
             for note in notes:
                 terminalreporter.write_line(f"recorded: {check}: {note}")

@@ -34,11 +34,12 @@ def lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Write everything that a person wants to know: the table, failures, skips with their reasons, what was recorded."""
     yield from count_rows((each.check.group, each.verdict.value) for each in outcomes)
     for title, verdict in (("Failed", Verdict.FAIL), ("Not claimed", Verdict.NOT_CLAIMED), ("Skipped", Verdict.SKIPPED)):
-        chosen = [each for each in outcomes if each.verdict is verdict and not each.underclaimed]
+        chosen = [each for each in outcomes if each.verdict is verdict]
         yield from _section(title, [(each.check, each.reason) for each in chosen], tells_why=verdict is Verdict.FAIL)
-    yield from _section(
-        "Claims less than it does", [(each.check, str(each.check.claim)) for each in outcomes if each.underclaimed], tells_why=False
-    )
+    unclaimed = unclaimed_abilities(outcomes)
+    if unclaimed:
+        yield ""
+        yield f"Claims less than it does: {', '.join(unclaimed)}"
     yield from _section("Recorded", [(each.check, note) for each in outcomes for note in each.notes], tells_why=False)
 
 
@@ -54,12 +55,22 @@ def _section(title: str, rows: list[tuple[Any, str]], *, tells_why: bool) -> Ite
             yield f"      why: {check.about}"
 
 
+def unclaimed_abilities(outcomes: Sequence[Outcome]) -> list[str]:
+    """List the claims that the driver doesn't make and could: every check of them passes."""
+    held: dict[str, bool] = {}
+    for each in outcomes:
+        if each.check.claim is not None:
+            held[each.check.claim.value] = held.get(each.check.claim.value, True) and each.underclaimed
+    return sorted(claim for claim, all_held in held.items() if all_held)
+
+
 def document(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Make the document of `--format json`."""
     return {
         "Driver": name,
         "Passed": not any(each.verdict is Verdict.FAIL for each in outcomes),
         "Counts": {verdict.value.replace(" ", "_"): sum(each.verdict is verdict for each in outcomes) for verdict in _COLUMNS},
+        "ClaimsLess": unclaimed_abilities(outcomes),
         "Checks": [
             {
                 "Group": each.check.group,
@@ -68,7 +79,7 @@ def document(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
                 "Claim": None if each.check.claim is None else each.check.claim.value,
                 "Verdict": each.verdict.value,
                 "Reason": each.reason,
-                "ClaimsLess": each.underclaimed,
+                "Works": each.verdict is Verdict.PASS or each.underclaimed,
                 "Recorded": list(each.notes),
                 "Seconds": round(each.duration_s, 4),
             }

@@ -145,7 +145,7 @@ class _Running:
 
     @classmethod
     def start(cls, check: Check, driver: Subject, place: str) -> "_Running":
-        directory = f"{place}/{os.getpid():x}-{time.monotonic_ns():x}"
+        directory = f"{os.path.abspath(place)}/{os.getpid():x}-{time.monotonic_ns():x}"
         os.mkdir(directory, 0o755)
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
@@ -205,18 +205,21 @@ def _ended(running: list[_Running]) -> list[_Running]:
 
 
 def _be_child(check: Check, driver: Subject, directory: str, write_fd: int) -> None:
+    """Live a check's life; what can't even be begun is told, too."""
+    result: _Result
     try:
-        signal.signal(signal.SIGALRM, _too_long)
-        signal.alarm(check.limit_s)
-        namespace.unshare(namespace.CLONE_NEWNS)
-        lm.make_private()
-        os.umask(0o022)
-        result = _judge(check, driver, directory)
-        signal.alarm(0)
+        try:
+            signal.signal(signal.SIGALRM, _too_long)
+            signal.alarm(check.limit_s)
+            namespace.unshare(namespace.CLONE_NEWNS)
+            lm.make_private()
+            os.umask(0o022)
+            result = _judge(check, driver, directory)
+            signal.alarm(0)
+        except BaseException as error:  # noqa: BLE001 - a child must not come back into its parent's code
+            result = (Verdict.FAIL, f"the check could not be made: {type(error).__name__}: {error}", (), False)
         with os.fdopen(write_fd, "wb") as out:
             pickle.dump(result, out)
-    except BaseException:  # noqa: BLE001 - a child must not come back into its parent's code
-        traceback.print_exc()
     finally:
         os._exit(0)
 

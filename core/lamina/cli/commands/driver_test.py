@@ -77,7 +77,7 @@ def _run(name: str, filesystem: str, place: str, jobs: int, checks: "list[Check]
     if os.geteuid() != 0:
         raise NotUsableError("the checks mount, which needs root", hint="run as root")
     driver = subject(name, filesystem=filesystem) if ":" in name else installed(name, filesystem=filesystem)
-    work = tempfile.mkdtemp(prefix="lamina-test-", dir=place or None)
+    work = tempfile.mkdtemp(prefix="lamina-test-", dir=os.path.abspath(place) if place else None)
     try:
         check_usable(driver, work)
         outcomes = []

@@ -2,11 +2,14 @@
 
 import io
 import os
+import subprocess
 import tarfile
 import time
 from dataclasses import dataclass
 
+from lamina.api.types import Fidelity
 from lamina.errors import LaminaError
+from lamina.linux import mount as lm
 from lamina.testing import disks, tree
 from lamina.testing.bench import Bench, Layer
 from lamina.testing.check import Skipped, check, require, same
@@ -311,6 +314,47 @@ def a_layer_of_many_files_is_unpacked(bench: Bench) -> None:
     bench.note(f"{time.monotonic() - started:.2f} s for 1500 files")
     with bench.reading(layer) as root:
         same(sum(len(files) for _, _, files in os.walk(f"{root}/many")), 1500, "files")
+
+
+@check("apply", params={"GNU": "gnu", "pax": "posix"})
+def a_sparse_archive_is_read(bench: Bench, form: str) -> None:
+    """As GNU tar writes them with --sparse: the bytes at their places, the holes as holes."""
+    place = f"{bench.dir}/sparse"
+    os.mkdir(place)
+    tree.make(place, {"f": File("end", at=(8 << 20) - 3, size_bytes=9 << 20)})
+    words = ["tar", f"--format={form}", "--sparse", "--create", "--directory", place, "f"]
+    try:
+        data = subprocess.run(words, check=True, capture_output=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise Skipped(f"GNU tar is needed to write one: {error}") from error
+    layer = bench.applied(data)
+    wanted = tree.read(place)["f"]
+    found = bench.tree(layer)["f"]
+    same((found.size_bytes, found.content), (wanted.size_bytes, wanted.content), "size and content")
+    if Fidelity.HOLES in bench.claims.preserves:
+        with bench.reading(layer) as root:
+            require(os.stat(f"{root}/f").st_blocks * 512 < 1 << 20, "its hole was filled")
+
+
+@check("apply")
+def an_xattr_that_can_not_be_kept_is_an_error(bench: Bench) -> None:
+    """moby's vfs: an image's file capabilities, lost in silence, are a service that doesn't start."""
+    place = f"{bench.dir}/plain-fs"
+    os.mkdir(place)
+    fd = lm.fsmount("ramfs")
+    lm.move_mount(fd, place)
+    os.close(fd)
+    try:
+        with bench.elsewhere(f"{place}/{bench.name}") as small:
+            layer = small.prepare()
+            try:
+                small.apply(layer, archive_of({"f": File("x", xattrs={"user.a": b"1"})}))
+            except LaminaError as error:
+                require("user.a" in str(error), f"the error doesn't name the attribute: {error}")
+            else:
+                same(small.tree(layer)["f"].xattrs, (("user.a", b"1"),), "xattrs on a file system without them")
+    finally:
+        lm.unmount(place, detach=True)
 
 
 @check("apply")

@@ -70,7 +70,8 @@ def the_answer_makes_no_changing_system_call(bench: Bench, readonly: bool) -> No
 @check("mounts")
 def the_answer_is_data_that_can_be_shown(bench: Bench) -> None:
     """`run --trace` prints it, and JSON carries it."""
-    for layer in _two(bench):
+    base = bench.prepare()
+    for layer in (base, bench.prepare(base)):
         for readonly in (False, True):
             view = bench.view(layer, readonly=readonly)
             require(isinstance(view.mounts, tuple), f"mounts is a {type(view.mounts).__name__}, not a tuple")
@@ -87,7 +88,8 @@ def the_answer_is_data_that_can_be_shown(bench: Bench) -> None:
 def every_place_lies_in_the_drivers_folder(bench: Bench) -> None:
     """Where the union is seen, where it is mounted, where the changes lie."""
     home = bench.driver.home + "/"
-    for layer in _two(bench):
+    base = bench.prepare()
+    for layer in (base, bench.prepare(base)):
         for readonly in (False, True):
             view = bench.view(layer, readonly=readonly)
             places = [view.root, *(mount.target for mount in view.mounts), *([view.upper_dir] if view.upper_dir else [])]

@@ -1,5 +1,6 @@
 """What a driver's hooks do to the process that calls them, and what several processes at once do to each other."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -90,15 +91,15 @@ def no_hook_mounts(bench: Bench) -> None:
 @check("life cycle")
 def no_hook_prints(bench: Bench) -> None:
     """Standard output is the container's or the command's data."""
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile() as file, open(os.dup(file.fileno()), "w", encoding="utf-8", errors="replace") as text:
         saved = [os.dup(1), os.dup(2)]
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
         try:
-            sys.stdout.flush()
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            _whole_life(bench)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            # Python's own two may be somewhere else, such as in pytest's hands.
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                _whole_life(bench)
+            text.flush()
         finally:
             os.dup2(saved[0], 1)
             os.dup2(saved[1], 2)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 
 from lamina.errors import LaminaError, UsageError
+from lamina.linux.ptrace import SYNCS
 from lamina.testing import disks
-from lamina.testing.bench import Bench, Fill
+from lamina.testing.bench import Bench, Fill, Layer
 from lamina.testing.check import Feature, Skipped, check, require, same
 from lamina.testing.checks.processes import watched
 from lamina.testing.checks.whiteouts import remove_all
@@ -151,6 +152,23 @@ def a_child_costs_no_calls_for_what_its_parent_holds(bench: Bench) -> None:
         require(not seen.error, seen.error)
         counts.append(len(seen.calls))
     bench.note(f"a layer on one of 3 files takes {counts[0]} changing calls, on one of 600 files {counts[1]}")
+
+
+@check("resources")
+def a_containers_start_and_end(bench: Bench) -> None:
+    """Recorded, not judged: how often a container's layer makes its user wait for the disk (fsync, syncfs). Only a seal must."""
+    base = bench.made(BASE)
+    layer = Layer(key=bench.new_key(), parents=base.chain)
+    waits = {}
+    for name, hook in (
+        ("prepare", lambda: bench.driver.prepare(layer.key, layer.parents, {})),
+        ("before_mount", lambda: bench.driver.before_mount(layer.key, layer.parents)),
+        ("after_unmount", lambda: bench.driver.after_unmount(layer.key)),
+    ):
+        seen = watched(hook)
+        require(not seen.error, seen.error)
+        waits[name] = sum(call in SYNCS for call in seen.calls)
+    bench.note(", ".join(f"{name} waits {count} times" for name, count in waits.items()))
 
 
 @check("resources")
