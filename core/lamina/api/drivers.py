@@ -159,6 +159,12 @@ class StorageDriver(_Driver):
         self._check("storage_keys", keys, all(isinstance(key, str) for key in keys))
         return keys
 
+    def explain(self) -> dict[str, str]:
+        """`storage_explain`."""
+        reasons = dict(self._call("storage_explain", Mapping, home=self.home))
+        self._check("storage_explain", reasons, all(isinstance(text, str) for pair in reasons.items() for text in pair))
+        return reasons
+
     def describe(self, key: str, parents: Sequence[str]) -> dict[str, str]:
         """`storage_describe`, completed with `MergedDir`, which every driver's containers have."""
         view = self.mounts(key, parents, readonly=False)

@@ -157,6 +157,15 @@ def storage_describe(home: str, key: str, parents: Sequence[str], view: "View") 
 
 
 @hookspec(firstresult=True)
+def storage_explain(home: str) -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Say why the driver mounts with the options that it mounts with: option, as in `Mount.options`, to a reason in a few words.
+
+    A key is an option's name, or `NAME=VALUE` for a reason that holds for that value. Shown by `explain` beside what the option
+    means to the kernel, which core knows. Pure; may be called at any time. Default: no reasons.
+    """
+
+
+@hookspec(firstresult=True)
 def network_attach(container_id: str, options: Mapping[str, str]) -> "Attachment":  # type: ignore[empty-body]
     """Say which network namespace a container that is about to start gets, and what to do in it. Required for a network."""
 

@@ -66,6 +66,10 @@ class Fallback:
         return described
 
     @hookimpl(trylast=True)
+    def storage_explain(self) -> Mapping[str, str]:
+        return {}
+
+    @hookimpl(trylast=True)
     def storage_before_mount(self) -> bool:
         return True
 

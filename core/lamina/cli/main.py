@@ -27,6 +27,7 @@ CONTAINER_COMMANDS = {
     "create": "create a container",
     "diff": "list what a container has changed",
     "exec": "run a command in a running container",
+    "explain": "tell where a container's files come from and what a write would copy",
     "export": "write a container's files as a tar archive",
     "inspect": "show all that is known of containers, images or volumes",
     "kill": "send a signal to containers",
@@ -56,6 +57,7 @@ IMAGE_COMMANDS = {
 TOP_COMMANDS = {
     **CONTAINER_COMMANDS,
     **IMAGE_COMMANDS,
+    "adopt": "take over the images and containers of a Docker data directory",
     "completion": "write the shell's completion script",
     "info": "show facts about this store and machine",
     "version": "show the version",

@@ -58,7 +58,7 @@ def plan(
     elif attachment.namespace is NetworkNamespace.NEW and attachment.loopback:
         steps.append(st.LoopbackUp())
     steps += [st.PrivateMounts(), st.NewRoot(path=root)]
-    steps += _kernel_mounts()
+    steps += kernel_mounts()
     taken = {mount.target for mount in mounts}
     steps += [
         st.BindInRoot(source=source, target=target, read_only=config.read_only, recursive=False, internal=True)
@@ -120,7 +120,8 @@ def _command(
     ]
 
 
-def _kernel_mounts() -> list[st.Step]:
+def kernel_mounts() -> list[st.Step]:
+    """The mounts that every container has, Docker's set."""
     return [
         st.MountInRoot(type="proc", target="/proc", flags=_SAFE, options=()),
         st.MountInRoot(

@@ -147,6 +147,11 @@ class Driver:
         return layout.keys(home)
 
     @hookimpl
+    def storage_explain(self) -> dict[str, str]:
+        """Say why each option is there."""
+        return stack.REASONS
+
+    @hookimpl
     def storage_describe(self, home: str, key: str, view: View) -> dict[str, str]:
         """Docker's driver gives null here."""
         return {"MergedDir": view.root, "UpperDir": diff_dir(home, key), "Method": self._method(home).value}

@@ -20,6 +20,22 @@ PAGE_BYTES = 4095
 OVERLAY_OPTIONS: tuple[tuple[str, str | None], ...] = (("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off"))
 """What keeps the upper directory complete in itself, so that it can be read, and turned into aufs's format, without the rest."""
 
+REASONS = {
+    "br:": "the layers, the container's own first and alone writable, those below read-only and with their whiteouts honoured",
+    "append:": "one more layer below: a first mount with all of them wouldn't fit mount(2)'s page of options",
+    "dio": "direct I/O works, as Docker's aufs driver has it",
+    "dirperm1": "a directory's permissions are those of its topmost layer, so that an image can loosen what a layer below set",
+    "xino": "aufs's table of inode numbers, in memory and not as a file in /tmp or in a layer",
+    "lowerdir+": "a layer below, or one of its companions, which say in overlayfs's language what it deletes",
+    "lowerdir": "the layers below",
+    "upperdir": "the container's own layer: all that it changes lands here",
+    "workdir": "overlayfs makes a file ready here before it appears in the upper directory",
+    "index=off": "keeps the upper directory complete in itself, so that it can be turned into aufs's format",
+    "redirect_dir=nofollow": "keeps the upper directory complete in itself, so that it can be turned into aufs's format",
+    "metacopy=off": "keeps the upper directory complete in itself, so that it can be turned into aufs's format",
+}
+"""What `explain` says of each option, in whichever way layers are mounted."""
+
 
 def view(home: str, key: str, parents: Sequence[str], *, readonly: bool, method: Method) -> View:
     """Unite a layer with its parents."""

@@ -42,6 +42,16 @@ OPTIONS: tuple[tuple[str, str | None], ...] = (
 )
 """Whatever the kernel's module parameters say, a layer's `diff` must mean the same to tar, to Docker and to the next mount."""
 
+REASONS = {
+    "lowerdir+": "a layer below, given one by one: no page of options to overflow, no `:` or `,` in a path to escape",
+    "upperdir": "the container's own layer: all that it changes lands here",
+    "workdir": "overlayfs makes a file ready here before it appears in the upper directory",
+    "index=off": "an index would tie the layer to its lower files' handles: a copied or restored store would not mount",
+    "redirect_dir=nofollow": "a renamed directory is copied, so that the layer's directory alone says what the layer is",
+    "metacopy=off": "a chmod copies the file's bytes too, so that the layer's directory alone says what the layer is",
+}
+"""What `explain` says of each option."""
+
 
 class OverlayDriver:
     """Kernel overlayfs. Each method is a hook; its contract is in `lamina.api.hookspecs`."""
@@ -137,6 +147,11 @@ class OverlayDriver:
         """List the layers' directories."""
         with os.scandir(home) as entries:
             return sorted(entry.name for entry in entries if entry.name not in OWN_NAMES and entry.is_dir(follow_symlinks=False))
+
+    @hookimpl
+    def storage_explain(self) -> dict[str, str]:
+        """Say why each option is there."""
+        return REASONS
 
     @hookimpl
     def storage_describe(self, home: str, key: str, parents: Sequence[str]) -> dict[str, str]:
