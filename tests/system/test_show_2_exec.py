@@ -39,7 +39,7 @@ def test_exec_sees_the_containers_files_processes_and_hostname(lamina: Lamina, c
 def test_exec_takes_user_directory_and_environment(lamina: Lamina, container: str):
     assert lamina(
         "exec", "-u", "alice", "-w", "/files", "-e", "COLOUR=blue", container, "sh", "-c", "id; pwd; echo $COLOUR $HOME"
-    ) == ("uid=1000(alice) gid=1000(alice) groups=1000(alice),10(wheel)\n/files\nblue /home/alice")
+    ) == ("uid=1000(alice) gid=1000(alice) groups=10(wheel),1000(alice)\n/files\nblue /home/alice")
 
 
 def test_exec_gives_the_commands_exit_code(lamina: Lamina, container: str):
