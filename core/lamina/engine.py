@@ -42,6 +42,7 @@ from lamina.usecases.volumes import Volumes
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
     from lamina.archive.compression import Readable, Writable
     from lamina.store.image_archive import LoadedImage
+    from lamina.usecases.adopt import Adopted, Wishes
     from lamina.usecases.copy import Copying
     from lamina.usecases.migrate import Migrated
 
@@ -80,6 +81,20 @@ class Engine:
         """Let go of the database; the engine can't be used any more."""
         self.context.reap()
         self.context.database.close()
+
+    def adopt(
+        self,
+        path: str,
+        wishes: "Wishes | None" = None,
+        *,
+        step: Callable[[str], None] = lambda _text: None,
+        progress: Progress | None = None,
+    ) -> "Adopted":
+        """Take over the images and containers of a Docker data directory, which is only read."""
+        from lamina.usecases.adopt import Adoption, Wishes
+
+        adoption = Adoption(self.context, self.creation, self.volumes)
+        return adoption.adopt(path, wishes or Wishes(), step=step, progress=progress or (lambda _bytes: None))
 
     def __enter__(self) -> Self:
         return self

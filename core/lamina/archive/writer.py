@@ -63,6 +63,23 @@ def write_tree(out: Writable, root: str, *, mtime_limit_ns: int | None = None) -
 def write_entries(out: Writable, entries: LayerReader) -> None:
     """Write what a reader gives, the inverse of `LayerTar`. A file that became shorter is filled up with zeros."""
     for entry in entries:
+        if entry.kind in {EntryKind.WHITEOUT, EntryKind.OPAQUE}:
+            head, name = (entry.path, paths.OPAQUE_NAME) if entry.kind is EntryKind.OPAQUE else paths.split(entry.path)
+            marked = name if entry.kind is EntryKind.OPAQUE else paths.WHITEOUT_PREFIX + name
+            _write_header(
+                out,
+                paths.join(head, marked),
+                b"0",
+                mode=0o444,
+                uid=0,
+                gid=0,
+                mtime_ns=0,
+                size=0,
+                link="",
+                numbers=(0, 0),
+                xattrs={},
+            )
+            continue
         path = entry.path + "/" if entry.kind is EntryKind.DIRECTORY and entry.path else entry.path or "./"
         _write_header(
             out, path, _CODES[entry.kind], mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime_ns=entry.mtime_ns,

@@ -62,7 +62,7 @@ class Creation:
                 if request.type == "volume":
                     volumes = {**container.volumes, request.target: self.volumes.for_request(request).name}
                     container = replace(container, volumes=volumes)
-            self._record(container, image, image_config, storage, operation)
+            self.record(container, image, image_config, storage, operation)
             storage.prepare(container.id, container.parents, config.storage_options)
             context.layers.remember_touch_time(storage, container.id)
             os.mkdir(context.container_dir(container.id), 0o710)
@@ -75,7 +75,7 @@ class Creation:
             raise
         return container
 
-    def _record(
+    def record(
         self, container: Container, image: Image, image_config: ImageConfig, storage: StorageDriver, operation: Operation
     ) -> None:
         """Record a container: from here on its image and its layers stay. Raises `NotFoundError` if the image has just gone."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lamina.api.drivers import StorageDriver
-from lamina.api.types import Change, ChangeKind, EntryKind
+from lamina.api.types import Change, ChangeKind, EntryKind, LayerReader
 from lamina.archive import paths
 from lamina.archive.picked import Picked, PickedEntries, Socket, make_sockets
 from lamina.archive.treefacts import PathFacts, difference, digest_of, read_tree
@@ -103,7 +103,8 @@ class Migration:
         with layers.seen(source, container.id, container.parents) as root:
             facts = read_tree(root)
         read = _Read(changes=changes, facts=facts)
-        check_names(container, target, changes, facts)
+        sockets = [path for path, fact in facts.items() if fact.is_socket]
+        check_names(container.name, target, [*(change.path for change in changes), *sockets])
         target = layers.usable_driver(driver)
         check_depth(target, len(container.parents))
         operation = Operation(name="migrate")
@@ -144,17 +145,7 @@ class Migration:
                 below = read_tree(parent, contents=False)
         with layers.seen(source, container.id, container.parents) as root:
             entries = PickedEntries(root, pick(read.changes, read.facts, below))
-            trees = LayerTrees(driver=target, key=container.id, parents=container.parents, writable=True)
-            with trees.stack:
-                target.apply(container.id, container.parents, entries, trees)
-        target.after_unmount(container.id)
-        if sockets := pick_sockets(read.facts):
-            target.before_mount(container.id, container.parents)
-            try:
-                with views.seen(target.mounts(container.id, container.parents, readonly=False)) as root:
-                    make_sockets(root, sockets)
-            finally:
-                target.after_unmount(container.id)
+            lay_down(target, container, entries, pick_sockets(read.facts))
 
     def _record(self, container: Container, target: StorageDriver, operation: Operation, step: Step) -> None:
         """Record the layer that is about to be made, on top of the image's, which are unpacked first."""
@@ -226,11 +217,10 @@ class Migration:
             error.add_note(f"while cleaning up: {second}")
 
 
-def check_names(container: Container, target: StorageDriver, changes: Sequence[Change], facts: Facts) -> None:
-    """Raise `NotUsableError` for a name that can't be on the target, a deleted one included: its whiteout has a name too."""
+def check_names(name: str, target: StorageDriver, changed: Sequence[str]) -> None:
+    """Raise `NotUsableError` for a path that can't be on the target, a deleted one included: its whiteout has a name too."""
     capabilities = target.probe().capabilities
-    sockets = [path for path, fact in facts.items() if fact.is_socket]
-    for path in sorted([*(change.path for change in changes), *sockets], key=paths.sort_key):
+    for path in sorted(changed, key=paths.sort_key):
         for part in path.split("/"):
             if capabilities.forbidden_prefix and part.startswith(capabilities.forbidden_prefix):
                 why = f"it has no names that begin with '{capabilities.forbidden_prefix}'"
@@ -239,9 +229,24 @@ def check_names(container: Container, target: StorageDriver, changes: Sequence[C
             else:
                 continue
             raise NotUsableError(
-                f"container '{container.name}' can't be moved to {target.name}, which can't hold '/{paths.shown(path)}': {why}",
+                f"container '{name}' can't be moved to {target.name}, which can't hold '/{paths.shown(path)}': {why}",
                 hint="rename or delete it, or choose another driver",
             )
+
+
+def lay_down(target: StorageDriver, container: Container, entries: LayerReader, sockets: Sequence[Socket]) -> None:
+    """Fill a container's layer, which was just prepared."""
+    trees = LayerTrees(driver=target, key=container.id, parents=container.parents, writable=True)
+    with trees.stack:
+        target.apply(container.id, container.parents, entries, trees)
+    target.after_unmount(container.id)
+    if sockets:
+        target.before_mount(container.id, container.parents)
+        try:
+            with views.seen(target.mounts(container.id, container.parents, readonly=False)) as root:
+                make_sockets(root, sockets)
+        finally:
+            target.after_unmount(container.id)
 
 
 def pick(changes: Sequence[Change], facts: Facts, below: Facts) -> list[Picked]:
