@@ -1,0 +1,142 @@
+"""The images of an engine: taking them in, giving them out, naming and removing them."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lamina.errors import ConflictError, NotFoundError
+from lamina.model.reference import Reference
+from lamina.store.images import HistoryRow, Image, ImageUser, Removal
+
+if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
+    from lamina.archive.compression import Readable, Writable
+    from lamina.engine import Engine
+    from lamina.store.image_archive import LoadedImage
+
+Progress = Callable[[int], None]
+
+
+class ImagesAPI:
+    """The images of an engine."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self.store = engine.context.images
+
+    def bootstrap(self, name: str = "busybox") -> Image:
+        """Make a small base image out of the host's own busybox, or its shell and core tools."""
+        from lamina.store.bootstrap import bootstrap
+
+        return bootstrap(self.store, names=[Reference.parse(name)])
+
+    def get(self, name: str) -> Image:
+        """Find an image by name, id or an id's beginning; raises `NotFoundError`."""
+        return self.store.resolve(name)
+
+    def all(self) -> list[Image]:
+        """List every image, the newest first."""
+        return self.store.images()
+
+    def tag(self, image: str, name: str) -> None:
+        """Give an image one more name."""
+        self.store.tag(self.store.resolve(image), Reference.parse(name))
+
+    def remove(self, name: str, *, force: bool = False) -> Removal:
+        """Take a name away, and with the last one the image and its unpacked layers."""
+        removal = self.store.remove(name, users=self._users, force=force)
+        self._discard_layers(removal)
+        return removal
+
+    def prune(
+        self, *, all_images: bool = False, matches: Callable[[Image], bool] = lambda _image: True
+    ) -> tuple[list[Removal], int]:
+        """Remove images without a name, or with `all_images` all that no container was made from; gives the bytes freed too.
+
+        Only those that `matches` accepts. The bytes are those of the blobs and of the unpacked layers.
+        """
+        removals: list[Removal] = []
+        freed = 0
+        for image in self.store.images():
+            if (self.store.names(image) and not all_images) or self._users(str(image.id)) or not matches(image):
+                continue
+            try:
+                removal = self.store.remove(str(image.id), users=self._users, force=True, collect=False)
+            except (ConflictError, NotFoundError):  # a container was made from it meanwhile, or somebody else has removed it
+                continue
+            freed += self._discard_layers(removal, measured=True)
+            removals.append(removal)
+        return removals, freed + self.store.delete_unreferenced_blobs()
+
+    def history(self, name: str) -> list[HistoryRow]:
+        """Tell how an image came to be, the newest step first."""
+        return self.store.history(self.store.resolve(name))
+
+    def load(self, source: "Readable", *, max_bytes: int | None = None, progress: Progress | None = None) -> "list[LoadedImage]":
+        """Take in every image of an archive, Docker's or OCI's, packed or not, from a file or a pipe.
+
+        `max_bytes` limits what it may unpack to. Raises `ArchiveError`, `IntegrityError`; then nothing of the archive is left.
+        """
+        from lamina.store.image_archive import load
+        from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
+
+        return load(self.store, source, max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes, progress=progress)
+
+    def saved_bytes(self, names: Sequence[str], *, form: str = "docker") -> int:
+        """About how long the archive of `save` becomes: its layers, packed or not."""
+        from lamina.usecases.images import selected_images
+
+        selected = selected_images(self.store, names)
+        return sum(one.image.stored_bytes if form == "oci" else one.image.size_bytes for one in selected)
+
+    def save(self, names: Sequence[str], out: "Writable", *, form: str = "docker", progress: Progress | None = None) -> None:
+        """Write images as one archive: `docker`, or `oci`, with the blobs as they lie.
+
+        A name without a tag means all tags of that repository; what is named by id is saved without a name.
+        """
+        from lamina.store.image_archive import save
+        from lamina.usecases.images import selected_images
+
+        save(self.store, selected_images(self.store, names), out, form=form, progress=progress)
+
+    def import_rootfs(
+        self,
+        source: "Readable",
+        name: str = "",
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+        max_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Make an image of one layer out of a root file system's tar, packed or not. `changes` are Dockerfile instructions."""
+        from lamina.store.image_build import import_rootfs
+        from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
+
+        return import_rootfs(
+            self.store,
+            source,
+            changes=changes,
+            message=message,
+            platform=platform,
+            progress=progress,
+            names=[Reference.parse(name)] if name else [],
+            max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes,
+        )
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Give the document that `image inspect` shows: Docker's names."""
+        from lamina.usecases.inspect import image_document
+
+        return image_document(self._engine.context, self.store.resolve(name))
+
+    def _users(self, image_id: str) -> list[ImageUser]:
+        return [
+            ImageUser(container_id=each.id, is_running=each.is_active) for each in self._engine.context.records.of_image(image_id)
+        ]
+
+    def _discard_layers(self, removal: Removal, *, measured: bool = False) -> int:
+        if not removal.chain_ids:
+            return 0
+        tops = {self.store.config(image).chain_ids[-1].hex for image in self.store.images() if self.store.config(image).chain_ids}
+        keys = [chain.hex for chain in reversed(removal.chain_ids)]
+        return self._engine.context.layers.discard_unused(keys, lambda key: key in tops, measured=measured)
