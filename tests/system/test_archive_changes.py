@@ -35,7 +35,7 @@ ACL = bytes.fromhex(
 
 
 def snapshot(root: str) -> dict[str, tuple[object, ...]]:
-    """A tree's content: what a layer must bring back, all but the root's own mtime. Names of one inode share the first one's name."""
+    """What a layer must bring back of a tree, all but the root's own mtime. Names of one inode share the first one's name."""
     found: dict[str, tuple[object, ...]] = {}
     first: dict[tuple[int, int], str] = {}
     for at, folders, files in os.walk(root):
