@@ -7,9 +7,10 @@ are in it.
 
 import contextlib
 import os
+import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from lamina.engine import Engine
@@ -46,6 +47,16 @@ def reap(before: set[int]) -> None:
     for pid in descendants().keys() - before:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
+
+
+def end(pids: Set[int]) -> None:
+    """Kill processes of ours that should have gone, and reap them; the highest pids, a monitor's containers, first."""
+    for pid in sorted(pids, reverse=True):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in sorted(pids, reverse=True):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
 
 
 def cgroups() -> set[str]:
@@ -121,8 +132,14 @@ def nothing_left(root: Path) -> Iterator[None]:
     descriptors_before, networks_before = descriptors(), network_namespaces()
     mounted_below = len([each for each in mount.mounts() if each.target.startswith(f"{root}/")])
     assert not mounted_below, "the root directory had mounts before the test"
-    yield
-    settle_and_remove(root)
+    try:
+        yield
+        settle_and_remove(root)
+    except BaseException:
+        end(
+            descendants().keys() - processes_before.keys()
+        )  # the engine can't be relied upon: what it would have ended goes this way
+        raise
     after: dict[str, Callable[[], object]] = {
         "processes": lambda: {pid: words for pid, words in descendants().items() if pid not in processes_before},
         "mounts": lambda: [place for place in places() if place not in mounts_before],
@@ -137,11 +154,7 @@ def nothing_left(root: Path) -> Iterator[None]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.02)
-    for pid in left.get("processes", {}):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 9)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+    end(descendants().keys() - processes_before.keys())
     assert not left, f"left behind: {left}"
 
 
