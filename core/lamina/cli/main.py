@@ -58,6 +58,7 @@ TOP_COMMANDS = {
     **CONTAINER_COMMANDS,
     **IMAGE_COMMANDS,
     "adopt": "take over the images and containers of a Docker data directory",
+    "compare": "compare storage drivers: behaviour, disk, times",
     "completion": "write the shell's completion script",
     "info": "show facts about this store and machine",
     "version": "show the version",
