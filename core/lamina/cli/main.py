@@ -76,6 +76,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         "storage drivers",
         {
             "ls": ("driver_ls", "list storage drivers"),
+            "doctor": ("driver_doctor", "tell what each driver would give and lose on this machine"),
             "inspect": ("driver_inspect", "tell what a storage driver can do here"),
             "test": ("driver_test", "hold a storage driver against the conformance kit"),
         },

@@ -213,6 +213,8 @@ class MountInfo(NamedTuple):
     options: str
     fstype: str
     source: str
+    super_options: str = ""
+    """Those of the file system as a whole, in its own words."""
 
 
 def _unescape(text: str) -> str:
@@ -239,6 +241,7 @@ def mounts(pid: int | str = "self") -> list[MountInfo]:
                     fields[5],
                     kind[0],
                     _unescape(kind[1]),
+                    _unescape(kind[2]) if len(kind) > 2 else "",
                 )
             )
     return found

@@ -190,14 +190,8 @@ def _explained(mount: Mount, reasons: Mapping[str, str]) -> ExplainedMount:
 
 
 def _kernel_options(target: str) -> str:
-    found = ""
-    mounted = {each.id for each in lm.mounts() if each.target == target}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            left, _, right = line.rstrip("\n").partition(" - ")
-            if int(left.split(" ", 1)[0]) in mounted:  # the last one is on top
-                found = f"{left.split(' ')[5]} {right.split(' ')[2]}"
-    return found
+    on_top = [each for each in lm.mounts() if each.target == target][-1:]
+    return "".join(f"{each.options} {each.super_options}" for each in on_top)
 
 
 def _covered(container: Container) -> Iterator[Covering]:
