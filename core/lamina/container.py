@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what reads and writes archives is imported by the method th
     from lamina.archive.compression import Readable, Writable
     from lamina.engine import Engine
     from lamina.usecases.copy import Copying
+    from lamina.usecases.explain import ExplainedPath, Stack
     from lamina.usecases.migrate import Migrated
 
 Progress = Callable[[int], None]
@@ -247,6 +248,18 @@ class ContainerHandle:
         from lamina.usecases.copy import Copying
 
         return Copying(ContainerRoots(self._engine.context, self._engine.starter))
+
+    def explain(self) -> "Stack":
+        """Tell its layers, the mounts that unite them with the reason of each option, and what is mounted over them."""
+        from lamina.usecases.explain import Explaining
+
+        return Explaining(self._engine.context).stack(self.record)
+
+    def explain_path(self, path: str) -> "ExplainedPath":
+        """Tell what each layer has at a path, which is seen, what hides it, and what a write to it would copy."""
+        from lamina.usecases.explain import Explaining
+
+        return Explaining(self._engine.context).path(self.record, path)
 
     def size_bytes(self) -> int:
         """What its own layer takes on disk."""

@@ -13,7 +13,6 @@ from lamina.api.copytree import kept_here
 from lamina.api.types import Behaviour, Capabilities, Fidelity, Probe, WhiteoutFormat
 from lamina.linux import mount as lm
 from lamina.linux.fs import can_clone, filesystem_type, mount_id, nearest_directory, tells_types
-from lamina.usecases.context import Context
 from lamina.usecases.system import DriverStatus
 
 FILE_SYSTEMS = ("overlay", "aufs", "btrfs", "xfs", "zfs", "bcachefs", "fuse", "erofs")
@@ -199,11 +198,6 @@ def _has_project_quota(place: str) -> bool:
 def counts_projects(super_options: str) -> bool:
     """Whether a file system mounted with these options holds project quotas (ext4(5), xfs(5))."""
     return bool({"prjquota", "pquota"} & set(super_options.split(",")))
-
-
-def examine(context: Context, drivers: list[DriverStatus]) -> tuple[Machine, list[Diagnosis]]:
-    """Examine the machine and each of the drivers."""
-    return examine_machine(context.root_dir), [diagnose(status) for status in drivers]
 
 
 def doctor_document(machine: Machine, diagnoses: list[Diagnosis]) -> dict[str, Any]:

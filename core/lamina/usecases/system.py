@@ -3,8 +3,9 @@
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina import __version__
 from lamina.api.types import Probe
@@ -15,6 +16,9 @@ from lamina.usecases.content import Content
 from lamina.usecases.context import Context
 from lamina.usecases.disk import DiskUsage, discard_unused_layers, disk_usage
 from lamina.usecases.volumes import Volumes
+
+if TYPE_CHECKING:
+    from lamina.usecases.doctor import Diagnosis, Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,13 @@ class System:
             self.context.layers.driver(name)  # raises, naming what is installed
             raise LaminaError(f"storage driver '{name}' can't be asked")
         return found
+
+    def examine(self, names: Sequence[str] = ()) -> "tuple[Machine, list[Diagnosis]]":
+        """Examine this machine and the drivers of those names, or all: what each gives, loses, and needs to work."""
+        from lamina.usecases.doctor import diagnose, examine_machine
+
+        statuses = [self.driver(name) for name in names] if names else self.drivers()
+        return examine_machine(self.context.root_dir), [diagnose(status) for status in statuses]
 
     def _driver(self, names: list[str]) -> DriverStatus:
         target = self.context.host.entries()[f"storage.{names[0]}"]

@@ -22,10 +22,9 @@ def command(settings: Settings, /, *, template: str | None, drivers: Sequence[st
     The exit code is 1 if none of them can work here.
     """
     with settings.engine() as engine:
-        from lamina.usecases.doctor import doctor_document, examine
+        from lamina.usecases.doctor import doctor_document
 
-        statuses = [engine.system.driver(name) for name in drivers] if drivers else engine.system.drivers()
-        machine, diagnoses = examine(engine.context, statuses)
+        machine, diagnoses = engine.system.examine(drivers)
     if template is not None:
         from lamina.cli.talk import show_document
 

@@ -26,15 +26,14 @@ def command(settings: Settings, *, container: str, path: str | None, template: s
     layers, the mounts with the reason of each option, and what is mounted over them.
     """
     with settings.engine() as engine:
-        from lamina.usecases.explain import Explaining, path_document, stack_document
+        from lamina.usecases.explain import path_document, stack_document
 
-        record = engine.containers.get(container).record
-        explaining = Explaining(engine.context)
+        handle = engine.containers.get(container)
         if path is None:
-            stack = explaining.stack(record)
+            stack = handle.explain()
             document, lines = stack_document(stack), stack_lines(stack)
         else:
-            explained = explaining.path(record, path)
+            explained = handle.explain_path(path)
             document, lines = path_document(explained), path_lines(explained)
     if template is not None:
         from lamina.cli.talk import show_document
