@@ -640,6 +640,59 @@ class SealsNamesWithoutContents(Vfs):
         return True
 
 
+class RewritesItsWhiteoutsAtRest(Overlay):
+    """Takes them away and makes them again: nothing, if nobody is killed in between."""
+
+    @hookimpl
+    def storage_after_unmount(self, home, key):
+        found = []
+        for at, _, files in os.walk(f"{home}/{key}/diff"):
+            found += [f"{at}/{name}" for name in files if stat.S_ISCHR(os.lstat(f"{at}/{name}").st_mode)]
+        times = [(at, os.stat(at).st_mtime_ns) for at in {os.path.dirname(path) for path in found}]
+        for path in found:
+            os.unlink(path)
+        for path in found:
+            os.mknod(path, stat.S_IFCHR, 0)
+        for at, time_ns in times:
+            os.utime(at, ns=(time_ns, time_ns))
+        return OverlayDriver.storage_after_unmount(self, home, key)
+
+
+class MovesItsTrashBeforeItSweeps(Vfs):
+    """By a name that only this sweep knows."""
+
+    @hookimpl
+    def storage_sweep(self, home):
+        if os.path.isdir(f"{home}/trash"):
+            aside = f"{home}/sweeping-{os.urandom(4).hex()}"
+            os.rename(f"{home}/trash", aside)
+            remove_tree(aside)
+        return True
+
+
+class LeavesAnEmptyFileWhenKilled(Overlay):
+    """Half a layer that neither its own list nor a discard knows of."""
+
+    @hookimpl
+    def storage_prepare(self, home, key, parents, options):
+        os.makedirs(f"{home}/l", exist_ok=True)
+        with open(f"{home}/l/{key}.lock", "w", encoding="ascii"):
+            OverlayDriver.storage_prepare(self, home, key, parents, options)
+        os.unlink(f"{home}/l/{key}.lock")
+        return True
+
+
+class GivesDirectoriesNewTimes(Vfs):
+    """Files made in them came later, and so the same image is not the same."""
+
+    @hookimpl
+    def storage_apply(self, entries, trees):
+        apply_layer(entries, into=trees.layer, whiteouts=WhiteoutFormat.NONE, parent=lambda: None)
+        for at, _, _ in os.walk(trees.layer):
+            os.utime(at)
+        return True
+
+
 class SaysThatNothingIsUsed(Overlay):
     @hookimpl
     def storage_usage(self):
@@ -705,7 +758,7 @@ BROKEN = [
         (MakesPlacesWhenAsked, "the-answer-makes-no-changing-system-call[writable]", "mkdir"),
         (AnswersDifferently, "the-answer-is-the-same-each-time[writable]", "answers"),
         (AnswersNonsense, "the-answer-is-data-that-can-be-shown", "answered 'storage_mounts' with nonsense"),
-        (AnswersInNumbers, "the-answer-is-data-that-can-be-shown", "are no MountFlag"),
+        (AnswersInNumbers, "the-answer-is-data-that-can-be-shown", "answered 'storage_mounts' with nonsense"),
         (SharesTheUpperDirectory, "no-two-layers-write-to-the-same-place", "l/shared"),
         (CanBeWrittenReadOnly, "a-readonly-view-refuses[create]", "was taken"),
         (MountsWithoutDevices, "a-device-in-a-layer-can-be-opened", "PermissionError"),
@@ -729,6 +782,10 @@ BROKEN = [
         (SwallowsATruncatedArchive, "refused[cut off in a file]", "it was taken"),
         (SealsWithoutMakingDurable, "a-sealed-image-layer-survives-a-power-cut[ext4]", ""),
         (SealsNamesWithoutContents, "a-sealed-image-layer-survives-a-power-cut[xfs]", ""),
+        (RewritesItsWhiteoutsAtRest, "bringing-to-rest-killed", "killed before its call"),
+        (MovesItsTrashBeforeItSweeps, "sweep-killed", "left behind"),
+        (LeavesAnEmptyFileWhenKilled, "prepare-killed", ".lock"),
+        (GivesDirectoriesNewTimes, "an-images-tree-is-the-reference[plain]", "mtime_ns"),
         (SaysThatNothingIsUsed, "usage-is-what-discarding-gives-back[one large file]", "usage says 0 bytes"),
         (CountsHoles, "usage-is-what-discarding-gives-back[a sparse file]", "discarding gave back"),
     )

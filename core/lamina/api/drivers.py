@@ -12,7 +12,7 @@ from typing import Any
 from lamina.api.host import PluginHost
 from lamina.api.types import Attachment, Capabilities, Change, LayerReader, NetworkNamespace, Probe, Trees, Usage, View, VolumeSpec
 from lamina.errors import LaminaError, PluginError
-from lamina.model.mount import Mount
+from lamina.model.mount import Mount, MountFlag
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def _is_mount(mount: object) -> bool:
     return (
         isinstance(mount, Mount)
         and all(isinstance(text, str) for text in (mount.type, mount.target, mount.source))
-        and isinstance(mount.flags, int)
+        and isinstance(mount.flags, MountFlag)
         and isinstance(mount.options, tuple | list)
         and all(
             isinstance(option, tuple) and len(option) == 2 and isinstance(option[0], str) and isinstance(option[1], str | None)

@@ -184,6 +184,7 @@ def driver_document(status: DriverStatus) -> dict[str, Any]:
             "MaxDepth": able.max_depth,
             "Quota": able.quota,
             "Preserves": sorted(each.value for each in able.preserves),
+            "Behaves": sorted(each.value for each in able.behaves),
             "ForbiddenPrefix": able.forbidden_prefix,
             "MaxNameBytes": able.max_name_bytes,
         }

@@ -56,6 +56,7 @@ def lines_of(document: dict[str, Any]) -> Iterator[str]:
     yield f"  depth:             {able['MaxDepth'] if able['MaxDepth'] is not None else 'no limit'}"
     yield f"  quota:             {_yes(able['Quota'])}"
     yield f"  preserves:         {', '.join(able['Preserves']) or '-'}"
+    yield f"  as a plain tree:   {', '.join(able['Behaves']) or '-'}"
     yield f"  forbidden names:   {able['ForbiddenPrefix'] + '*' if able['ForbiddenPrefix'] else 'none'}"
     yield f"  longest name:      {able['MaxNameBytes']} bytes"
 
