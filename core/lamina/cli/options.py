@@ -3,12 +3,17 @@
 Docker's switches take a value after `=` (`--sig-proxy=false`); its errors about the command line itself end with 125.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from lamina.engine import Engine
+
 Decorated = Callable[..., Any]
+Follow = Callable[["Engine"], None]
 
 _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
@@ -102,3 +107,26 @@ def process_options(function: Decorated) -> Decorated:
     ):
         function = option(function)
     return function
+
+
+def trace_options(function: Decorated) -> Decorated:
+    """Add `--trace` and `--trace-file`."""
+    function = click.option(
+        "--trace-file", default="", metavar="FILE", help="Write the trace there, not to standard error; /dev/fd/N for a descriptor."
+    )(function)
+    return click.option(
+        "--trace", cls=OptionalValue, bare="text", type=click.Choice(["text", "json"]), default=None, metavar="[=text|json]",
+        help="Tell every step and system call as it is done.",
+    )(function)  # fmt: skip
+
+
+def traced(form: str | None, path: str) -> contextlib.AbstractContextManager[Follow]:
+    """Trace what the block does, if that is asked for; what is given makes the trace follow an engine.
+
+    It is here and not in a module of its own, because a run without a trace loads nothing more than it did before.
+    """
+    if form is None and not path:
+        return contextlib.nullcontext(lambda _engine: None)
+    from lamina.cli.tracing import tracing
+
+    return tracing(form or "text", path)

@@ -69,7 +69,7 @@ _WORDS: dict[tuple[str, int], tuple[tuple[int, str], ...]] = {
     ("umount2", 1): ((2, "MNT_DETACH"), (8, "UMOUNT_NOFOLLOW")),
 }  # fmt: skip
 """Bits by name: of which call, which argument."""
-_PRCTLS = {4: "PR_SET_DUMPABLE", 24: "PR_CAPBSET_DROP", 36: "PR_SET_CHILD_SUBREAPER", 47: "PR_CAP_AMBIENT"}
+_PRCTLS = {4: "PR_SET_DUMPABLE", 15: "PR_SET_NAME", 24: "PR_CAPBSET_DROP", 36: "PR_SET_CHILD_SUBREAPER", 47: "PR_CAP_AMBIENT"}
 
 
 class Recorder:

@@ -6,9 +6,8 @@ import click
 
 from lamina.cli.completion import complete_containers
 from lamina.cli.main import Settings
-from lamina.cli.options import Command
+from lamina.cli.options import Command, trace_options, traced
 from lamina.cli.progress import progress
-from lamina.cli.tracing import trace_options, traced
 
 
 @click.command(cls=Command)

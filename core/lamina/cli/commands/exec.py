@@ -7,9 +7,8 @@ import click
 from lamina.cli.completion import complete_running
 from lamina.cli.container_options import check_working_dir, read_env
 from lamina.cli.main import Settings
-from lamina.cli.options import Command, detach_keys_option, process_options
+from lamina.cli.options import Command, detach_keys_option, process_options, trace_options, traced
 from lamina.cli.streams import check_terminal, joined, terminal_size
-from lamina.cli.tracing import trace_options, traced
 from lamina.errors import StartError
 
 NOT_EXECUTED = 126

@@ -7,9 +7,8 @@ import click
 from lamina.cli.completion import complete_images
 from lamina.cli.container_options import IdFile, container_options, read_config
 from lamina.cli.main import Settings, as_lamina_error
-from lamina.cli.options import Command, detach_keys_option, signal_proxy_option
+from lamina.cli.options import Command, detach_keys_option, signal_proxy_option, trace_options, traced
 from lamina.cli.streams import NotATerminalError, check_terminal, joined, terminal_size
-from lamina.cli.tracing import trace_options, traced
 from lamina.errors import UsageError
 
 
