@@ -270,7 +270,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_a_kill_at_any_call_leaves_the_old_state_or_the_new_one(
     tmp_path: Path, prepared_roots: dict[str, Path], own_mounts: None
 ) -> None:
