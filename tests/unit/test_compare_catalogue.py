@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lamina.compare import probes
 from lamina.compare.catalogue import MODULES, catalogue
-from lamina.compare.page import GROUPS
 from lamina.compare.recorded import records
+from lamina.compare.report import GROUPS
 
 PROBE_FILES = sorted(Path(probes.__file__).parent.glob("*.py"))
 OPERATIONS = {each["op"] for each in json.loads((Path(__file__).parents[1] / "data" / "aufs-observed.json").read_text())["ops"]}

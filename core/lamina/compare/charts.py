@@ -10,7 +10,7 @@ from html import escape
 from lamina.compare.report import Spread
 from lamina.compare.text import factor, size
 
-WIDTH, LABEL, AFTER = 720, 84, 118
+WIDTH, LABEL, AFTER = 720, 84, 164
 BAR, GAP, TOP = 18, 6, 4
 
 
@@ -47,8 +47,7 @@ def ratios(spreads: Mapping[str, Spread], low: float, high: float, drivers: Sequ
         parts.append(
             f'<line class="s{number}" x1="{at(spread.low):.1f}" x2="{at(spread.high):.1f}" y1="{middle}" y2="{middle}"/>'
             f'<circle class="d{number}" cx="{at(spread.median):.1f}" cy="{middle}" r="5.5"/>'
-            f'<text class="value" x="{WIDTH - AFTER + 12}" y="{y + 13}">{factor(spread.median)}'
-            f'<tspan class="spread"> {factor(spread.low)}–{factor(spread.high)}</tspan></text>'
+            f'<text class="value" x="{WIDTH - AFTER + 16}" y="{y + 13}">{_ratio(spread)}</text>'
         )
     told = ", ".join(f"{name} {factor(spreads[name].median)}" for name in drivers)
     return _svg(parts, height, told)
@@ -72,6 +71,12 @@ def ticks(low: float, high: float) -> list[float]:
     if len(found) > 7:
         found = [10.0**power for power in range(-4, 6) if low <= 10.0**power <= high]
     return found
+
+
+def _ratio(spread: Spread) -> str:
+    if spread.low == spread.high:
+        return factor(spread.median)
+    return f'{factor(spread.median)}<tspan class="spread" dx="7">{factor(spread.low)} to {factor(spread.high)}</tspan>'
 
 
 def _label(name: str, y: int) -> str:

@@ -3,26 +3,14 @@
 For someone who has to choose a driver: the summary in words, what differs, the charts, then every question with its sentence.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
 from lamina.compare import charts
-from lamina.compare.report import Comparison, ProbeRow, Recorded, summary
+from lamina.compare.report import GROUPS, Comparison, ProbeRow, Recorded, summary
 from lamina.compare.text import seconds
-
-GROUPS = {
-    "identity": "What a file is known by",
-    "descriptors": "Open files, mappings, locks and watches",
-    "copy-up": "The first change of a file of the image",
-    "renames": "Renaming",
-    "links": "Files with several names, or none",
-    "names": "Names, and what the file system says of itself",
-    "attributes": "Attributes, ACLs and capabilities",
-    "special": "Sockets, fifos, devices, handles",
-    "directories": "Directories",
-    "data": "Moving bytes",
-}
 
 
 def page(comparison: Comparison) -> str:
@@ -89,6 +77,11 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     yield "</section>"
 
 
+def _prose(text: str) -> str:
+    """Write a sentence; what stands in backquotes is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _mark(text: str) -> str:
     return f'<span class="unlike">{text}</span>'
 
@@ -99,8 +92,8 @@ def _table(comparison: Comparison, rows: Sequence[ProbeRow], *, why: bool) -> It
         yield f'<th class="{"record" if record else ""}">{escape(name)}</th>'
     yield "</tr></thead><tbody>"
     for row in rows:
-        sentence = f'<p class="why">{escape(row.why)}</p>' if why else ""
-        yield f'<tr class="{"differs" if row.differs else ""}"><th scope="row">{escape(row.title)}{sentence}</th>'
+        sentence = f'<p class="why">{_prose(row.why)}</p>' if why else ""
+        yield f'<tr class="{"differs" if row.differs else ""}"><th scope="row">{_prose(row.title)}{sentence}</th>'
         for name, record in _columns(comparison):
             yield _cell(row, name, record)
         yield "</tr>"
@@ -134,7 +127,7 @@ def _disk(comparison: Comparison) -> Iterator[str]:
     yield "Each state holds those before it.</p>"
     most = max(max(row.size_bytes.values()) for row in comparison.disk)
     for row in comparison.disk:
-        yield f'<figure><figcaption>{escape(row.title)} <span class="why">{escape(row.why)}</span></figcaption>'
+        yield f'<figure><figcaption>{escape(row.title)} <span class="why">{_prose(row.why)}</span></figcaption>'
         yield charts.bars(row.size_bytes, most, comparison.drivers) + "</figure>"
     yield "</section>"
 
@@ -152,7 +145,7 @@ def _timings(comparison: Comparison) -> Iterator[str]:
     yield f'<figure class="axis">{charts.axis(low, high)}</figure>'
     for row, each in zip(comparison.timings, spreads, strict=True):
         took = ", ".join(f"{name} {seconds(row.time(name).median)}" for name in comparison.drivers)
-        yield f'<figure><figcaption>{escape(row.title[0].upper() + row.title[1:])} <span class="why">{escape(row.why)} '
+        yield f'<figure><figcaption>{escape(row.title[0].upper() + row.title[1:])} <span class="why">{_prose(row.why)} '
         yield f"Median: {escape(took)}.</span></figcaption>"
         yield charts.ratios(each, low, high, comparison.drivers) + "</figure>"
     yield "</section>"
@@ -164,7 +157,7 @@ def _questions(comparison: Comparison) -> Iterator[str]:
     yield "<section><h2>Every question, and why it matters</h2>"
     for group in dict.fromkeys(row.group for row in comparison.probes):
         rows = [row for row in comparison.probes if row.group == group]
-        yield f"<h3>{escape(GROUPS.get(group, group))}</h3>"
+        yield f"<h3>{escape(GROUPS.get(group, (group, group))[0])}</h3>"
         yield from _table(comparison, rows, why=True)
     if comparison.recorded:
         yield '<p class="note">≠ stands where a record says otherwise than the driver beside it.</p>'

@@ -3,12 +3,27 @@
 No I/O, and nothing of how it looks.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 FORMAT_VERSION = 1
+
+GROUPS = {
+    "identity": ("What a file is known by", "what a file is known by"),
+    "descriptors": ("Open files, mappings, locks and watches", "open files, mappings, locks and watches"),
+    "copy-up": ("The first change of a file of the image", "the first change of a file"),
+    "renames": ("Renaming", "renaming"),
+    "links": ("Files with several names, or none", "files with several names"),
+    "names": ("Names, and what the file system says of itself", "names and statfs"),
+    "attributes": ("Attributes, ACLs and capabilities", "attributes"),
+    "special": ("Sockets, fifos, devices, handles", "devices and file handles"),
+    "directories": ("Directories", "directories and what they leave on disk"),
+    "data": ("Moving bytes", "moving bytes"),
+}
+"""Each group of probes, as a heading and in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +227,10 @@ def _of_probes(comparison: Comparison) -> list[str]:
         unlike, unanswered = comparison.unlike_plain(driver), comparison.unanswered(driver)
         asked = total - len(unanswered)
         if unlike:
-            told.append(f"{driver} does as a plain file system does in {asked - len(unlike)} of {asked} questions.")
+            told.append(
+                f"{driver} does as a plain file system does in {asked - len(unlike)} of {asked} questions. "
+                f"The others are about {_groups(unlike)}."
+            )
         else:
             told.append(f"{driver} does as a plain file system does in all {asked} questions.")
         if unanswered:
@@ -225,6 +243,13 @@ def _of_probes(comparison: Comparison) -> list[str]:
                 f"{_method(comparison, record.beside)}, departs from {len(comparison.departures(record))} of them."
             )
     return told
+
+
+def _groups(rows: Sequence[ProbeRow]) -> str:
+    """Say what questions are about, what most are about first."""
+    counted = Counter(row.group for row in rows)
+    parts = [f"{GROUPS.get(group, (group, group))[1]} ({number})" for group, number in counted.most_common()]
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _of_disk(comparison: Comparison) -> list[str]:
@@ -247,9 +272,9 @@ def _of_timings(comparison: Comparison) -> list[str]:
         for row in comparison.timings:
             ratio = row.ratio(driver, drivers[0])
             if ratio.low > 1.1:
-                slower.append((ratio.median, f"{row.title} ({ratio.median:.1f} times)"))
+                slower.append((ratio.median, f"{row.title} ({times(ratio.median)})"))
             elif ratio.high < 0.9:
-                faster.append((1 / max(ratio.median, 1e-9), f"{row.title} ({1 / max(ratio.median, 1e-3):.1f} times)"))
+                faster.append((1 / max(ratio.median, 1e-9), f"{row.title} ({times(1 / max(ratio.median, 1e-3))})"))
         parts = [
             f"{word} in {len(found)} of {len(comparison.timings)} kinds of work, the most in: {max(found)[1]}"
             for word, found in (("slower", slower), ("faster", faster))
@@ -261,6 +286,13 @@ def _of_timings(comparison: Comparison) -> list[str]:
             + "."
         )
     return told
+
+
+def times(value: float) -> str:
+    """Say how many times, no more exactly than it is known."""
+    if value >= 1000:
+        return "over 1000 times"
+    return f"{value:.0f} times" if value >= 20 else f"{value:.1f} times"
 
 
 def _count(number: int, one: str, several: str) -> str:

@@ -106,5 +106,5 @@ def ratio(spread: Spread) -> str:
 def factor(value: float) -> str:
     """Write how many times."""
     if value < 0.01:
-        return "<0.01x"
+        return f"{value:.1g}x"
     return f"{value:.0f}x" if value >= 20 else f"{value:.1f}x" if value >= 2 else f"{value:.2f}x"

@@ -37,7 +37,7 @@ def works(big_bytes: int, files: int) -> tuple[Work, ...]:
         Work(id="start", title="start", why="From a created container to its first process, mounting included."),
         Work(id="write-files", title=f"write {many}", why="Package installations and builds."),
         Work(id="read-files", title=f"read {many}", why="Servers of static files, compilers, start of interpreters."),
-        Work(id="diff", title=f"diff with {many}", why="What `diff` takes, and the first half of every commit."),
+        Work(id="diff", title=f"diff with {many}", why="What lamina diff takes, and the first half of every commit."),
         Work(id="commit", title=f"commit {many}", why="What each step of a build takes at its end."),
         Work(id="delete-files", title=f"delete {many}", why="Cleaning caches at the end of a build."),
         Work(id="remove", title="remove the container", why="The end of a short-lived container."),

@@ -34,7 +34,12 @@ def command(
         raise LaminaError("lamina must be run as root", hint="use sudo")
     from dataclasses import replace
 
+    from lamina.cli.output import printable
+    from lamina.cli.talk import json_text
+    from lamina.compare.page import page
+    from lamina.compare.report import document
     from lamina.compare.run import PARTS, Scale, compare
+    from lamina.compare.text import lines
     from lamina.linux import mount, namespace
     from lamina.usecases.settings import read_settings
 
@@ -56,19 +61,11 @@ def command(
     finally:
         told.clear()
     if html_path:
-        from lamina.compare.page import page
-
         with open(html_path, "w", encoding="utf-8") as file:
             file.write(page(found))
     if form == "json":
-        from lamina.cli.talk import json_text
-        from lamina.compare.report import document
-
         click.echo(json_text(document(found)))
         return
-    from lamina.cli.output import printable
-    from lamina.compare.text import lines
-
     for line in lines(found, everything=everything):
         click.echo(printable(line))
 

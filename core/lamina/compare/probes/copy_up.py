@@ -132,7 +132,7 @@ def seek_data() -> str:
 
 
 @inside(
-    "SEEK_DATA on it after it was first written to",
+    "SEEK_DATA on a sparse file of the image after it was first written to",
     why="The same programs, after the first change: what was a small file on disk becomes a big archive.",
     plain="finds the data",
 )

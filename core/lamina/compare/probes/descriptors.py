@@ -28,7 +28,7 @@ def open_descriptor() -> str:
 
 
 @inside(
-    "fstat of that descriptor against stat of the path",
+    "fstat of a descriptor opened before the first write, against stat of the path after it",
     why="nginx, tail -F and logrotate compare the two to learn whether the file was replaced, and open it again if it seems so.",
     plain="one file",
 )
@@ -88,7 +88,7 @@ def flock_lock() -> str:
 
 
 @inside(
-    "The same with fcntl(2) record locks",
+    "A record lock (fcntl(2)) taken before the file was first opened for writing, and one taken after",
     why="SQLite, Samba and Berkeley DB lock records; two writers at once destroy the file.",
     plain="excludes it",
 )

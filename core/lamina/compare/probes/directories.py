@@ -69,7 +69,7 @@ def remade() -> str:
 
 
 @outside(
-    "The same, after the container was started again",
+    "A directory that was deleted and made again, after the container was started again",
     why="The mark that hides the old files has to be on disk, or a restart undoes the deletion.",
     plain="is empty",
 )

@@ -34,7 +34,7 @@ def write_one_name() -> str:
 
 
 @outside(
-    "The same, read after the container was started again",
+    "Writing to one name of a hard-linked file, read by the others after the container was started again",
     why="A link that holds only until the next start is worse than none: the change is lost long after it was made.",
     plain="all names see it",
 )
@@ -71,7 +71,7 @@ def link_file() -> str:
 
 
 @outside(
-    "The same, written to after the container was started again",
+    "One more name for a file of the image, written to after the container was started again",
     why="The two names must still be one file then, or a cache serves what is outdated.",
     plain="one file",
 )
