@@ -78,6 +78,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "ls": ("driver_ls", "list storage drivers"),
             "doctor": ("driver_doctor", "tell what each driver would give and lose on this machine"),
             "inspect": ("driver_inspect", "tell what a storage driver can do here"),
+            "new": ("driver_new", "write the package of a new storage driver"),
             "test": ("driver_test", "hold a storage driver against the conformance kit"),
         },
     ),
