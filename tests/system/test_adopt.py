@@ -125,17 +125,23 @@ def diff(lamina: Lamina, name: str) -> list[str]:
     return sorted(lamina("diff", name).splitlines())
 
 
-def access_times(place: Path) -> dict[str, int]:
-    return {str(path): path.lstat().st_atime_ns for path in [place, *place.rglob("*")]}
+def unread(place: Path) -> dict[str, tuple[object, ...]]:
+    """Everything about every file of a directory, its access time too, which reading it here doesn't change."""
+    fd = mount.open_tree(str(place))
+    try:
+        mount.set_attributes(fd, mount.MS_RDONLY | mount.MS_NOATIME)
+        clone = Path(f"/proc/self/fd/{fd}")
+        found = fingerprint(list(clone.iterdir()))
+        return {path.removeprefix(str(clone)): (*facts, os.lstat(path).st_atime_ns) for path, facts in found.items()}
+    finally:
+        os.close(fd)
 
 
 def test_every_image_comes_by_its_own_id_and_every_container_with_its_changes(lamina: Lamina, docker: Path) -> None:
-    before, times = fingerprint([docker]), access_times(docker)
+    before = unread(docker)
     done = lamina.result("adopt", "--volumes", "--all", "--storage-driver", lamina.driver, str(docker))
     assert done.returncode == 0, done.stderr
-    after, times_after = fingerprint([docker]), access_times(docker)
-    assert after == before, "the data directory was changed"
-    assert times_after == times, "the data directory's access times were changed"
+    assert unread(docker) == before, "the data directory was changed"
 
     said = {tuple(line.split()) for line in (docker.parent / "images").read_text(encoding="utf-8").splitlines()}
     with lamina.library() as engine:

@@ -6,7 +6,7 @@ More than `changes` asks: sockets, which inodes have several names, the root's o
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from hashlib import sha256
 
@@ -45,10 +45,10 @@ class PathFacts:
         return stat.S_ISDIR(self.type)
 
 
-def read_tree(root: str, *, contents: bool = True) -> dict[str, PathFacts]:
-    """Read every path below `root`, "" for itself, by descriptors, nothing followed. Without `contents` files aren't opened.
+def read_tree(root: str, *, contents: Collection[str] | None = None) -> dict[str, PathFacts]:
+    """Read every path below `root`, "" for itself, by descriptors, nothing followed.
 
-    The tree must not change meanwhile.
+    `contents` are the files whose bytes matter, None for all; the others aren't opened. The tree must not change meanwhile.
     """
     return _Reading(contents=contents).read(root)
 
@@ -76,7 +76,7 @@ def difference(one: Mapping[str, PathFacts], other: Mapping[str, PathFacts]) -> 
 class _Reading:
     """One walk."""
 
-    def __init__(self, *, contents: bool) -> None:
+    def __init__(self, *, contents: Collection[str] | None) -> None:
         self._contents = contents
         self._facts: dict[str, PathFacts] = {}
         self._names: dict[tuple[int, int], list[str]] = {}
@@ -124,7 +124,7 @@ class _Reading:
         content = ""
         if kind == stat.S_IFLNK:
             content = os.readlink(name, dir_fd=dir_fd)
-        elif kind == stat.S_IFREG and self._contents:
+        elif kind == stat.S_IFREG and (self._contents is None or path in self._contents):
             content = (self._digests.get(inode, "") if several else "") or _digest(dir_fd, name, found.st_size)
         if several:
             self._names.setdefault(inode, []).append(path)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from lamina.api.drivers import StorageDriver
 from lamina.archive.changes import read_upper
 from lamina.archive.picked import PickedEntries
+from lamina.archive.treefacts import difference, read_tree
 from lamina.archive.upper import UpperPicks, pick_upper
 from lamina.archive.writer import write_entries
 from lamina.errors import (
@@ -285,7 +286,7 @@ class Adoption:
                 layers.remember_touch_time(storage, container.id)
                 upper_dir = data.layer_dir(docker.graph, docker.mount_id)
                 lay_down(storage, container, PickedEntries(upper_dir, picks.picked), picks.sockets)
-                self._prove(docker, container, storage, upper_dir)
+                self._prove(docker, container, storage, upper_dir, picks)
                 os.mkdir(context.container_dir(container.id), 0o710)
                 self._copy_files(data, container)
                 syncfs(storage.home)
@@ -303,8 +304,10 @@ class Adoption:
         self.done.containers.append(context.records.by_id(container.id) or container)
         context.happened("created", container)
 
-    def _prove(self, docker: DockerContainer, container: Container, storage: StorageDriver, upper_dir: str) -> None:
-        """Hold what the layer changes here against what Docker's directory says that it does."""
+    def _prove(
+        self, docker: DockerContainer, container: Container, storage: StorageDriver, upper_dir: str, picks: UpperPicks
+    ) -> None:
+        """Hold what the layer changes here against what Docker's directory says, and every file of that against what is seen."""
         layers = self.context.layers
         if container.parents:
             with layers.seen(storage, container.parents[0], container.parents[1:]) as parent:
@@ -315,6 +318,13 @@ class Adoption:
         if found != wanted:
             one = next(iter(set(found) ^ set(wanted)), None)
             raise IntegrityError(f"its changes would differ on {storage.name}" + (f" at '/{one.path}'" if one else ""))
+        brought = {each.path for each in picks.picked if each.mark is None} | {each.path for each in picks.sockets}
+        there = read_tree(upper_dir)
+        with layers.seen(storage, container.id, container.parents) as root:
+            here = read_tree(root, contents=brought)
+        differs = difference({path: there[path] for path in brought}, {path: here[path] for path in brought if path in here})
+        if differs is not None:
+            raise IntegrityError(f"'/{differs[0]}' would differ on {storage.name} in its {differs[1]}")
 
     def _copy_files(self, data: DockerData, container: Container) -> None:
         """Take over what lies beside the layer: names that were given to the container, and its log, which has the same form."""

@@ -142,7 +142,7 @@ class Migration:
         below: Facts = {}
         if container.parents:  # which names share an inode there
             with layers.seen(target, container.parents[0], container.parents[1:]) as parent:
-                below = read_tree(parent, contents=False)
+                below = read_tree(parent, contents=())
         with layers.seen(source, container.id, container.parents) as root:
             entries = PickedEntries(root, pick(read.changes, read.facts, below))
             lay_down(target, container, entries, pick_sockets(read.facts))
