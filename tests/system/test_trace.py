@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def traced_calls(path: Path) -> dict[int, list[str]]:
     calls: dict[int, list[str]] = {}
     for row in rows(path):
         if row["kind"] == "call":
-            calls.setdefault(row["pid"], []).append(row["name"])
+            calls.setdefault(row["pid"], []).append("clone" if row["name"] == "clone3" else row["name"])
     return calls
 
 
@@ -91,6 +93,13 @@ def test_a_commit_names_every_changing_call(lamina: Lamina, tmp_path: Path, runn
         lamina("kill", container)
     ours, theirs = both(lamina, tmp_path, "commit", container, "made")
     assert ours == theirs
+
+
+def test_an_exec_with_a_terminal_names_every_changing_call(lamina: Lamina, tmp_path: Path):
+    container = lamina.background("base", *FOREVER)
+    ours, theirs = both(lamina, tmp_path, "exec", "-t", container, "true")
+    assert ours == theirs
+    assert "ioctl" in next(calls for calls in ours.values() if calls[-1] == "execve")
 
 
 def test_a_command_that_isnt_there_shows_the_failing_call_and_is_127(lamina: Lamina, tmp_path: Path):
@@ -174,7 +183,7 @@ def test_without_a_trace_no_call_more_is_made_and_nothing_of_it_is_loaded(lamina
     assert "lamina-trace" not in seen
     opened = re.findall(r'open\w*\([^"\n]*"([^"\n]*)"', seen)
     assert any("runtime/init" in path or "lamina" in path for path in opened)
-    assert not [path for path in opened if "recorder" in path or "usecases/trace" in path]
+    assert not [path for path in opened if "recorder" in path or "usecases/trace" in path or "cli/tracing" in path]
 
 
 def test_a_terminal_of_its_own_is_made_in_sight(lamina: Lamina, tmp_path: Path):
@@ -186,3 +195,90 @@ def test_a_terminal_of_its_own_is_made_in_sight(lamina: Lamina, tmp_path: Path):
     assert [row["arguments"].split(", ")[1] for row in rows(ours) if row["name"] == "ioctl" and "TIOC" in row["arguments"]] == [
         "TIOCSPTLCK", "TIOCGPTPEER", "TIOCSCTTY",
     ]  # fmt: skip
+
+
+def test_a_signal_that_is_passed_on_is_named(lamina: Lamina, tmp_path: Path):
+    path = tmp_path / "trace"
+    script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    with subprocess.Popen(
+        lamina.command("run", "--rm", "--trace=json", "--trace-file", str(path), "base", "sh", "-c", script),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(30) == 3
+    container = next(row["pid"] for row in rows(path) if row["process"] == "container")
+    assert [row["arguments"] for row in rows(path) if row["name"] == "kill"] == [f"{container}, {int(signal.SIGTERM)}"]
+
+
+FUSE = """
+import os
+from lamina.api.hookspecs import hookimpl
+from lamina.api.types import Capabilities, Probe, View, WhiteoutFormat
+from lamina.model.mount import Mount
+
+class Driver:
+    name = "fused"
+    api_version = 1
+
+    @hookimpl
+    def storage_probe(self):
+        return Probe(usable=True, capabilities=Capabilities(whiteouts=WhiteoutFormat.OVERLAY, native_diff=True))
+
+    @hookimpl
+    def storage_prepare(self, home, key):
+        for name in ("diff", "work", "merged"):
+            os.makedirs(f"{home}/{key}/{name}")
+        return True
+
+    @hookimpl
+    def storage_mounts(self, home, key, parents):
+        lowers = ":".join(f"{home}/{each}/diff" for each in parents) or f"{home}/{key}/merged"
+        options = (("lowerdir", lowers), ("upperdir", f"{home}/{key}/diff"), ("workdir", f"{home}/{key}/work"))
+        root = f"{home}/{key}/merged"
+        mount = Mount(type="fuse.fuse-overlayfs", target=root, options=options)
+        return View(root=root, mounts=(mount,), upper_dir=f"{home}/{key}/diff")
+
+    @hookimpl
+    def storage_discard(self, home, key):
+        if os.path.exists(f"{home}/{key}"):
+            os.makedirs(f"{home}/trash", exist_ok=True)
+            os.rename(f"{home}/{key}", f"{home}/trash/{key}")
+        return True
+
+    @hookimpl
+    def storage_keys(self, home):
+        return [name for name in os.listdir(home) if name != "trash"]
+
+plugin = Driver()
+"""
+
+
+def test_the_calls_of_a_driver_from_outside_and_the_helper_that_it_needs_are_named(
+    tmp_path: Path, own_mounts: None, monkeypatch: pytest.MonkeyPatch
+):
+    site = tmp_path / "site" / "fused-1.0.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text("Metadata-Version: 2.1\nName: fused\nVersion: 1.0\n")
+    (site / "entry_points.txt").write_text("[lamina]\nstorage.fused = fused_driver:plugin\n")
+    (site.parent / "fused_driver.py").write_text(FUSE)
+    monkeypatch.setenv("PYTHONPATH", str(site.parent))
+    lamina = Lamina(tmp_path / "root", "fused")
+    lamina("image", "bootstrap")
+    ours, theirs = both(lamina, tmp_path, "run", "--rm", "busybox", "true")
+    helpers = [row for row in rows(tmp_path / "trace.json") if row["kind"] == "exec"]
+    assert helpers
+    assert all(row["text"].startswith("fuse-overlayfs -o lowerdir=") for row in helpers)
+    assert len([name for name in next(iter(ours.values())) if name in {"vfork", "clone"}]) == len(helpers) + 1  # and the monitor
+    assert ours == {pid: calls for pid, calls in theirs.items() if pid in ours}  # the helper's own calls are strace's to tell
+
+
+def test_the_documentations_program_runs(lamina: Lamina):
+    page = Path(__file__).parents[2] / "docs" / "trace.md"
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], capture_output=True, text=True, check=True,
+        env={**os.environ, "LAMINA_ROOT": str(lamina.root), "LAMINA_STORAGE_DRIVER": lamina.driver, "LAMINA_CONFIG": ""},
+    )  # fmt: skip
+    assert "pivot_root('.', '.') = 0" in done.stdout

@@ -99,6 +99,8 @@ class Recorder:
         self._replace(os, "fork", self._forking(os.fork))
         for name in ("execv", "execve"):
             self._replace(os, name, self._executing(getattr(os, name)))
+        for name in ("posix_spawn", "posix_spawnp"):  # subprocess's way since Python 3.13
+            self._replace(os, name, self._posix_spawning(getattr(os, name)))
         self._replace(signal, "pidfd_send_signal", self._plain(signal.pidfd_send_signal, "pidfd_send_signal"))
         self._replace(fcntl, "ioctl", self._controlling(fcntl.ioctl))
         self._replace(socket.socket, "bind", self._binding(socket.socket.bind))
@@ -235,12 +237,24 @@ class Recorder:
         def recorded(*arguments: Any) -> int:
             began = time.monotonic_ns()
             pid: int = original(*arguments)
-            self._call(began, "vfork", pid, f"{self.process}.{self._forks}")
-            self._forks += 1
-            self.remark("exec", " ".join(os.fsdecode(word) for word in arguments[0]))
+            self._spawned(began, "vfork", pid, arguments[0])
             return pid
 
         return recorded
+
+    def _posix_spawning(self, original: Any) -> Any:
+        def recorded(path: Any, words: Any, environment: Any, /, **options: Any) -> int:
+            began = time.monotonic_ns()
+            pid: int = original(path, words, environment, **options)
+            self._spawned(began, "clone3", pid, words)
+            return pid
+
+        return recorded
+
+    def _spawned(self, began: int, call: str, pid: int, words: Any) -> None:
+        self._call(began, call, pid, f"{self.process}.{self._forks}")
+        self._forks += 1
+        self.remark("exec", " ".join(os.fsdecode(word) for word in words))
 
     def _executing(self, original: Any) -> Any:
         def recorded(path: Any, words: Any, *environment: Any) -> None:

@@ -209,7 +209,7 @@ class Notes:
             if last is not None:
                 last.result, last.took_ns = result, ended_ns - began_ns
             return
-        if name in {"clone", "vfork"} and result.isdecimal():
+        if name in {"clone", "clone3", "vfork"} and result.isdecimal():
             self.pids[text] = int(result)
             text = ""
         is_step = kind == "begin"
