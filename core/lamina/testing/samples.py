@@ -107,8 +107,8 @@ SAMPLES: dict[str, Sample] = {
     "names in two Unicode forms": Sample(tree={"\u00e9": File("composed"), "e\u0301": File("decomposed")}),
     "names that drivers use": Sample(tree={name: Directory() for name in ("diff", "work", "merged", "lower", "trash", "l", "dir",
                                                                          "lost+found", ".wh", "layers", "mnt")}),
-    "deep": Sample(tree={"/".join(["d"] * 200) + "/f": File("deep")}),
-    "wide": Sample(tree={f"d/{number:04}": File("") for number in range(1000)}),
+    "deep": Sample(tree={"/".join(["d"] * 120) + "/f": File("deep")}),
+    "wide": Sample(tree={f"d/{number:04}": File("") for number in range(400)}),
 }  # fmt: skip
 
 ARCHIVED = {name: sample for name, sample in SAMPLES.items() if sample.in_archive}

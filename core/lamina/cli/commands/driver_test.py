@@ -47,7 +47,7 @@ def command(
         for each in checks:
             click.echo(f"{each.group}: {each.name}")
         return 0
-    outcomes, own_name = _run(name, filesystem, place, jobs or min(4, os.cpu_count() or 1), checks)
+    outcomes, own_name = _run(name, filesystem, place, jobs or min(8, 2 * (os.cpu_count() or 1)), checks)
     return _tell(own_name, outcomes, form, junit)
 
 

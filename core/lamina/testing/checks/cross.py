@@ -146,7 +146,7 @@ def everything_at_once_moves_away_and_back(bench: Bench) -> None:
         for number, sample in enumerate(SAMPLES.values())
         if sample.in_archive and not sample.has_hole and (sample.claim is None or sample.claim in kept)
         for path, node in sample.tree.items()
-        if len(sample.tree) < 900
+        if len(sample.tree) < 300
     }
     layer = bench.prepare()
     bench.write(layer, declared)

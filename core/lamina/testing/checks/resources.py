@@ -131,27 +131,27 @@ def a_failed_unpacking_leaves_no_byte(bench: Bench) -> None:
 
 @check("resources")
 def discarding_takes_no_longer_for_a_large_layer(bench: Bench) -> None:
-    """It is a rename: the number of changing calls is the same for 3 files as for 600. The sweep may take its time."""
+    """It is a rename: the number of changing calls is the same for 3 files as for 300. The sweep may take its time."""
     counts = []
-    for number in (3, 600):
+    for number in (3, 300):
         layer = bench.made({f"d{each % 30}/f{each}": File("x") for each in range(number)})
         seen = watched(lambda layer=layer: bench.driver.discard(layer.key))  # type: ignore[misc]
         require(not seen.error, seen.error)
         counts.append(len(seen.calls))
-    require(counts[1] <= counts[0] + 2, f"{counts[0]} changing calls for 3 files, {counts[1]} for 600")
+    require(counts[1] <= counts[0] + 2, f"{counts[0]} changing calls for 3 files, {counts[1]} for 300")
 
 
 @check("resources")
 def a_child_costs_no_calls_for_what_its_parent_holds(bench: Bench) -> None:
     """Recorded, not judged: a copying driver pays here, a union doesn't."""
     counts = []
-    for number in (3, 600):
+    for number in (3, 300):
         base = bench.made({f"d{each % 30}/f{each}": File("x") for each in range(number)})
         key = bench.new_key()
         seen = watched(lambda base=base, key=key: bench.driver.prepare(key, base.chain, {}))  # type: ignore[misc]
         require(not seen.error, seen.error)
         counts.append(len(seen.calls))
-    bench.note(f"a layer on one of 3 files takes {counts[0]} changing calls, on one of 600 files {counts[1]}")
+    bench.note(f"a layer on one of 3 files takes {counts[0]} changing calls, on one of 300 files {counts[1]}")
 
 
 @check("resources")
