@@ -27,7 +27,10 @@ LAYER_2 = """
 rm -r /t/opaque /t/gone /t/turned; mkdir /t/opaque; echo two > /t/opaque/b; echo two > /t/turned; echo two > /t/replaced
 rm /t/deleted /t/grown; echo two > /t/merged/high; mkdir /t/grown; echo in > /t/grown/inside
 """
-OWN = "echo own > /t/mine; rm /t/merged/low; echo own > /t/replaced; mkdir /t/gone; echo back > /t/gone/new"
+OWN = """
+echo own > /t/mine; rm /t/merged/low; echo own > /t/replaced; mkdir /t/gone; echo back > /t/gone/new
+rm -r /t/opaque; mkdir /t/opaque; echo own > /t/opaque/c
+"""
 
 
 @pytest.fixture
@@ -101,7 +104,8 @@ def test_what_is_said_to_be_seen_is_what_the_union_shows_for_every_path_of_every
 
 STORIES = {
     # path: what is seen, from which layer (0 the container's own, 1 the upper, 2 the lower of the image's changes)
-    "/t/kept/a": ("file", 2), "/t/opaque/b": ("file", 1), "/t/opaque/a": ("nothing", None), "/t/gone/deep/a": ("nothing", None),
+    "/t/kept/a": ("file", 2), "/t/opaque/b": ("nothing", None), "/t/opaque/c": ("file", 0), "/t/opaque/a": ("nothing", None),
+    "/t/gone/deep/a": ("nothing", None),
     "/t/gone/new": ("file", 0), "/t/deleted": ("nothing", None), "/t/turned": ("file", 1), "/t/turned/a": ("nothing", None),
     "/t/replaced": ("file", 0), "/t/merged/high": ("file", 1), "/t/merged/low": ("nothing", None), "/t/grown/inside": ("file", 1),
     "/t/link": ("symlink", 2), "/t/link/a": ("file", 2), "/t/mine": ("file", 0), "/t/fifo": ("fifo", 2),
