@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.api.copytree import kept_here
-from lamina.api.types import Behaviour, Capabilities, Fidelity, Probe, WhiteoutFormat
+from lamina.api.types import Behaviour, Fidelity, Probe, WhiteoutFormat
 from lamina.linux import mount as lm
 from lamina.linux.fs import can_clone, filesystem_type, mount_id, nearest_directory, tells_types
 from lamina.usecases.system import DriverStatus
@@ -117,7 +117,7 @@ def diagnose(status: DriverStatus) -> Diagnosis:
     return Diagnosis(
         status=status,
         gives=tuple(_gives(probe)),
-        loses=tuple(_loses(probe.capabilities)),
+        loses=tuple(_loses(probe)),
         reason=probe.reason,
         remedies=remedies,
     )
@@ -143,11 +143,12 @@ def _gives(probe: Probe) -> Iterator[str]:
         yield f"as on a plain file system: {', '.join(kept)}"
 
 
-def _loses(able: Capabilities) -> Iterator[str]:
+def _loses(probe: Probe) -> Iterator[str]:
+    able = probe.capabilities
     if able.whiteouts is not WhiteoutFormat.NONE:
         yield "the first write to an image's file copies all of it: seconds for a database of gigabytes"
     else:
-        yield "each container is a copy of its image's tree, in full or by shared blocks: see the method"
+        yield f"each container has a whole tree of its own, made by: {probe.method or 'a way not told'}"
     if not able.native_diff:
         yield "diff and commit compare whole trees: their time grows with the image"
     if able.max_depth is not None:
