@@ -282,12 +282,16 @@ def test_what_is_damaged_is_told_and_the_rest_adopted(one: Lamina, docker: Path)
     config.write_bytes(config.read_bytes().replace(b"linux", b"Linux"))
     (mount_record(docker, "fresh") / "mount-id").write_text("")
     (docker / f"containers/{container_id(docker, 'hosted')}/hostconfig.json").write_text("{")
+    init = (mount_record(docker, "web") / "init-id").read_text()
+    os.chown(docker / f"overlay2/{init}/diff/dev", 100000, 100000)
     done = one.result("adopt", "-q", "--volumes", str(docker))
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert len(lines) == 4 and all(line.startswith("error: ") and "can't be adopted" in line for line in lines), lines
-    assert "base:1" not in image_names(one)
-    assert "Adopted container: web" in done.stdout
+    assert len(lines) == 5 and all(line.startswith("error: ") and "can't be adopted" in line for line in lines), lines
+    assert [line for line in lines if "shifted by 100000 (userns-remap)" in line]
+    assert "base:1" not in image_names(one) and "app:2" in image_names(one)
+    os.chown(docker / f"overlay2/{init}/diff/dev", 0, 0)
+    assert "Adopted container: web" in one.result("adopt", "-q", "--volumes", str(docker)).stdout
 
 
 def test_a_directory_at_work_is_left_alone(one: Lamina, docker: Path) -> None:

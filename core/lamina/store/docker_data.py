@@ -190,6 +190,7 @@ class DockerData:
         mount_id = _read_text(f"{self.root}/image/{name}/layerdb/mounts/{container_id}/mount-id")
         if not mount_id or "/" in mount_id or not os.path.isdir(self.layer_dir(graph, mount_id)):
             raise NotFoundError("its own layer isn't there")
+        self._check_owners(graph, _read_text(f"{self.root}/image/{name}/layerdb/mounts/{container_id}/init-id"))
         return DockerContainer(
             id=container_id,
             name=str(config.get("Name") or "").removeprefix("/") or container_id[:12],
@@ -199,6 +200,17 @@ class DockerData:
             config=config,
             host_config=self._document(f"containers/{container_id}/hostconfig.json"),
         )
+
+    def _check_owners(self, graph: GraphDriver, init_id: str) -> None:
+        """Refuse files whose owners are shifted: with userns-remap, what is root's in the container isn't root's on the disk."""
+        try:
+            owner = os.lstat(f"{self.layer_dir(graph, init_id)}/dev").st_uid if init_id else 0
+        except FileNotFoundError:
+            return
+        if owner:
+            raise LaminaError(
+                f"its files' owners are shifted by {owner} (userns-remap)", hint="use `docker export` and `lamina import`"
+            )
 
     def _names(self, graph: GraphDriver) -> dict[Digest, list[Reference]]:
         """Read the names that images have; those with a digest name a registry's manifest, which isn't kept, and are left out."""

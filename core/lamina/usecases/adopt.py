@@ -375,13 +375,13 @@ class Adoption:
             if name not in there:
                 raise NotFoundError(f"its volume '{name}' isn't in '{data.path}'")
             here = next((each for each in self.volumes.all() if each.name == name), None)
-            if here is not None and here.labels.get(ADOPTED_LABEL) != data.path:
+            if here is not None and here.labels.get(ADOPTED_LABEL) != os.path.realpath(data.path):
                 raise ConflictError(f"its volume '{name}' has the name of one that is here", hint="remove or rename one of them")
 
     def _volume(self, data: DockerData, name: str) -> None:
         """Copy a volume, once; a copy that was killed is begun again."""
         options = data.volume_options(name)
-        volume = self.volumes.create(name, options=options, labels={ADOPTED_LABEL: data.path}, fill=not options)
+        volume = self.volumes.create(name, options=options, labels={ADOPTED_LABEL: os.path.realpath(data.path)}, fill=not options)
         if volume.is_filled:
             return
         if _is_anonymous(name):
