@@ -23,7 +23,7 @@ from lamina.engine import Engine
 from lamina.errors import LaminaError, NotFoundError, UsageError
 from lamina.linux import mount, process
 
-SMALL = Scale(rounds=2, big_rounds=2, big_bytes=4 << 20, files=120, stored_bytes=2 << 20, containers=3)
+SMALL = Scale(rounds=2, big_bytes=4 << 20, files=120, stored_bytes=2 << 20, containers=3)
 
 
 @pytest.fixture

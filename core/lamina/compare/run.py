@@ -26,9 +26,7 @@ PARTS = ("probes", "disk", "timings")
 class Scale:
     """How much is done."""
 
-    rounds: int = 5
-    big_rounds: int = 3
-    """Of the work with one big file, which takes a disk longest."""
+    rounds: int = 3
     big_bytes: int = 1 << 30
     files: int = 10_000
     stored_bytes: int = 64 << 20
@@ -37,7 +35,7 @@ class Scale:
     @classmethod
     def quick(cls) -> "Scale":
         """Enough to see the large differences."""
-        return cls(rounds=2, big_rounds=2, big_bytes=64 << 20, files=1000, stored_bytes=8 << 20, containers=3)
+        return cls(rounds=2, big_bytes=64 << 20, files=1000, stored_bytes=8 << 20, containers=3)
 
 
 def compare(
@@ -226,6 +224,6 @@ def _timings(engine: Engine, drivers: Sequence[str], directory: str, scale: Scal
 
     found = [
         *timings.rounds(engine, drivers, small, number=scale.rounds, place=directory, told=told),
-        *timings.rounds(engine, drivers, timings.big_turn, number=scale.big_rounds, place=directory, told=told),
+        *timings.rounds(engine, drivers, timings.big_turn, number=scale.rounds, place=directory, told=told),
     ]
     return timings.rows(found, drivers, big_bytes=scale.big_bytes, files=scale.files)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lamina.compare import samples
-from lamina.compare.lab import FOREVER, Lab
+from lamina.compare.lab import Lab
 from lamina.compare.report import TimingRow
 from lamina.engine import Engine
 from lamina.linux.fs import syncfs
@@ -61,12 +61,11 @@ def timed(seconds: Seconds, name: str) -> Iterator[None]:
 
 def small_turn(engine: Engine, driver: str, *, files: int) -> Seconds:
     """Do one driver's part of a round that is about many small files."""
-    seconds = created(engine, driver, samples.SMALL, "create")
-    with timed(seconds, "made"):
-        lab = Lab(engine, driver, samples.SMALL)
-    with timed(seconds, "start"):
-        lab.container.start()
-    try:
+    seconds: Seconds = {}
+    lab = created(engine, driver, samples.SMALL, seconds, "create")
+    with _removed_on_error(lab):
+        with timed(seconds, "start"):
+            lab.container.start()
         seconds["write-files"] = lab.inside(_write_files, files)
         seconds["read-files"] = lab.inside(_read_files, files)
         with timed(seconds, "diff"):
@@ -75,35 +74,41 @@ def small_turn(engine: Engine, driver: str, *, files: int) -> Seconds:
             image = lab.container.commit()
         engine.images.remove(str(image.id), force=True)
         seconds["delete-files"] = lab.inside(_delete_files, files)
-    finally:
-        with timed(seconds, "remove"):
-            lab.container.remove(force=True)
+    with timed(seconds, "remove"):
+        lab.container.remove(force=True)
     return seconds
 
 
 def big_turn(engine: Engine, driver: str) -> Seconds:
     """Do one driver's part of a round that is about one big file of the image."""
-    seconds = created(engine, driver, samples.BIG, "create-big")
-    with Lab(engine, driver, samples.BIG) as lab:
+    seconds: Seconds = {}
+    lab = created(engine, driver, samples.BIG, seconds, "create-big")
+    with _removed_on_error(lab):
+        lab.container.start()
         seconds["first-write"] = lab.inside(_first_write)
-        with timed(seconds, "remove-big"):
-            lab.container.remove(force=True)
+    with timed(seconds, "remove-big"):
+        lab.container.remove(force=True)
     return seconds
 
 
-def created(engine: Engine, driver: str, image: str, name: str) -> Seconds:
-    """Time making a container and mounting its root on the host, then take it away."""
-    seconds: Seconds = {}
+def created(engine: Engine, driver: str, image: str, seconds: Seconds, name: str) -> Lab:
+    """Time making a container and mounting its root on the host; gives it, not mounted any more."""
     layers = engine.context.layers
     with timed(seconds, name):
-        container = engine.containers.create(image, FOREVER, driver=driver)
-        record = container.record
-        layers.mount(layers.driver(record.driver), record.id, record.parents)
+        lab = Lab(engine, driver, image)
+        record = lab.container.record
+        layers.mount(layers.driver(driver), record.id, record.parents)
+    layers.unmount(layers.driver(driver), record.id, record.parents)
+    return lab
+
+
+@contextmanager
+def _removed_on_error(lab: Lab) -> Iterator[None]:
     try:
-        layers.unmount(layers.driver(record.driver), record.id, record.parents)
-    finally:
-        container.remove(force=True)
-    return seconds
+        yield
+    except BaseException:
+        lab.container.remove(force=True)
+        raise
 
 
 def rounds(

@@ -14,7 +14,7 @@ from lamina.errors import LaminaError, UsageError
 @click.argument("drivers", metavar="[DRIVER]...", nargs=-1)
 @click.option("--only", "parts", metavar="PART[,PART]", default="", help="Do these parts alone: probes, disk, timings.")
 @click.option("--quick", is_flag=True, help="Fewer rounds and smaller files: times say less.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=None, metavar="N", help="How often each work is timed.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=None, metavar="N", help="How often each work is timed.  [3]")
 @click.option("--all", "everything", is_flag=True, help="Show the answers that are the same everywhere too.")
 @click.option("--format", "form", default="table", metavar="FORMAT", help="'table' or 'json'.")
 @click.option("--html", "html_path", default="", metavar="FILE", help="Write a page with charts as well.")
@@ -49,7 +49,7 @@ def command(
             raise UsageError(f"there is no part '{each}'", hint=f"parts are {', '.join(PARTS)}")
     scale = Scale.quick() if quick else Scale()
     if rounds is not None:
-        scale = replace(scale, rounds=rounds, big_rounds=rounds)
+        scale = replace(scale, rounds=rounds)
     if html_path:
         _check_writable(html_path)
     place = place or read_settings(root_dir=settings.root_dir).root_dir
