@@ -194,8 +194,10 @@ class Volumes:
         return tree_usage(path).size_bytes if path and os.path.isdir(path) else 0
 
     def for_request(self, request: MountRequest) -> Volume:
-        """Give the volume that a mount asks for, new if need be."""
-        return self.create(request.source, driver=request.volume_driver, options=request.options, fill=request.copy_image_content)
+        """Give the volume that a mount asks for, new if need be. If no driver was named, one that is there is meant, of any driver."""
+        known = self._row(request.source) if request.source and request.volume_driver == DEFAULT_VOLUME_DRIVER else None
+        driver = request.volume_driver if known is None else known.driver
+        return self.create(request.source, driver=driver, options=request.options, fill=request.copy_image_content)
 
     def fill_from_image(self, volume: Volume, image_root: str, target: str) -> None:
         """Copy what the image has at `target` into a new, empty volume; Docker's rule for a volume's first use."""
