@@ -121,6 +121,7 @@ class ContainersAPI:
         container = self._owning(operation, lambda: engine.creation.create(config, name=name, driver=driver, operation=operation))
         handle = ContainerHandle(engine, container.id)
         try:
+            engine.context.happened("created", container)
             created(container)
             container, launched = engine.starter.start(container, operation=operation, terminal_size=terminal_size)
         except BaseException:
