@@ -282,7 +282,7 @@ def test_a_watcher_hears_of_everything_and_its_failure_stops_nothing(
     lines = seen.read_text().splitlines()
     for name in ("bad", "good", "awful"):
         heard = [line.split(" ")[1] for line in lines if line.startswith(f"{name} ")]
-        assert [each for each in heard if each != "created"] == ["starting", "started", "exited", "removed"]
+        assert heard == ["created", "starting", "started", "exited", "removed"]
     assert "warning: plugin 'watch.bad' failed in 'container_event': RuntimeError: boom" in done.stderr
     assert "warning: plugin 'watch.awful' failed in 'container_event'" in done.stderr
     assert "'watch.good'" not in done.stderr

@@ -194,8 +194,9 @@ class Volumes:
         return tree_usage(path).size_bytes if path and os.path.isdir(path) else 0
 
     def for_request(self, request: MountRequest) -> Volume:
-        """Give the volume that a mount asks for, new if need be. If no driver was named, one that is there is meant, of any driver."""
-        known = self._row(request.source) if request.source and request.volume_driver == DEFAULT_VOLUME_DRIVER else None
+        """Give the volume that a mount asks for, new if need be. If no driver was named, one of any driver will do."""
+        is_named = request.source and request.volume_driver == DEFAULT_VOLUME_DRIVER
+        known = self._row(request.source) if is_named else None
         driver = request.volume_driver if known is None else known.driver
         return self.create(request.source, driver=driver, options=request.options, fill=request.copy_image_content)
 
