@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
+import click.utils
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
