@@ -167,10 +167,22 @@ def test_a_scale_has_one_in_it_and_not_too_many_ticks(low: float, high: float) -
     assert len(ticks) <= 8
 
 
+def test_lines_fit_a_terminal_whatever_the_answers_say() -> None:
+    told = Comparison(
+        machine={},
+        subjects=comparison().subjects,
+        probes=[row("word " * 30, "ok", {"a": Answer(text="x " * 60), "b": Answer(text="ok")})],
+    )
+    table = [line for line in lines(told) if "  " in line]
+    assert max(len(line) for line in table) <= 100
+    assert "".join(table).count("word") == 30
+    assert "".join(table).count("x ") + "".join(table).count("x") >= 60
+
+
 def test_numbers_are_written_short() -> None:
     assert [size(each) for each in (0, 1536, 8 << 20, 3 << 30)] == ["0 B", "1.5 KiB", "8.0 MiB", "3.0 GiB"]
     assert [seconds(each) for each in (2.0, 0.0314, 0.00005)] == ["2 s", "31.4 ms", "50 µs"]
-    assert [factor(each) for each in (0.001, 0.5, 2.46, 33.3)] == ["0.001x", "0.50x", "2.5x", "33x"]
+    assert [factor(each) for each in (0.00001, 0.002, 0.5, 2.46, 33.3)] == ["~0x", "0.002x", "0.50x", "2.5x", "33x"]
 
 
 def test_disk_is_counted_as_du_counts_it(tmp_path) -> None:

@@ -4,9 +4,11 @@
 """
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from lamina.compare.report import Comparison, ProbeRow, Spread, summary
 
+QUESTION_WIDTH, ANSWER_WIDTH = 48, 20
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -40,11 +42,23 @@ def _probes(comparison: Comparison, *, everything: bool) -> Iterator[str]:
         rows.append(
             [("* " if row.differs else "  ") + row.title, *told, *(row.recorded.get(each.name, "") for each in comparison.recorded)]
         )
-    yield from table(rows)
+    yield from table([cells for row in rows for cells in _wrapped(row)])
     if len(shown) < len(comparison.probes):
         left = len(comparison.probes) - len(shown)
         yield f"  {left} more are answered by all as a plain file system answers them (--all shows them)"
     yield "  * the drivers differ   ! not as a plain file system"
+
+
+def _wrapped(row: Sequence[str]) -> Iterator[list[str]]:
+    """Break a row's cells into lines, so that a question and four columns of answers fit a terminal."""
+    if len(row) == 1:
+        yield list(row)
+        return
+    parts = [wrap(row[0], QUESTION_WIDTH, subsequent_indent="    ", drop_whitespace=True)]
+    parts[0][0] = row[0][:2] + parts[0][0].removeprefix(row[0][:2]).lstrip()
+    parts += [wrap(cell, ANSWER_WIDTH) for cell in row[1:]]
+    for number in range(max(len(part) for part in parts)):
+        yield [part[number] if number < len(part) else "" for part in parts]
 
 
 def _is_dull(row: ProbeRow, drivers: Sequence[str]) -> bool:
@@ -106,5 +120,5 @@ def ratio(spread: Spread) -> str:
 def factor(value: float) -> str:
     """Write how many times."""
     if value < 0.01:
-        return f"{value:.1g}x"
+        return f"{value:.1g}x" if value >= 0.001 else "~0x"
     return f"{value:.0f}x" if value >= 20 else f"{value:.1f}x" if value >= 2 else f"{value:.2f}x"
