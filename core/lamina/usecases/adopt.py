@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from lamina.api.drivers import StorageDriver
 from lamina.archive.changes import read_upper
@@ -120,10 +121,10 @@ class Adoption:
                     continue
                 shown = ", ".join(name.familiar for name in image.names) or image.id.short
                 step(f"image {shown}")
-                self._try(f"image '{shown}'", lambda image=image: self._image(data, image, progress))  # type: ignore[misc]
+                self._try(f"image '{shown}'", partial(self._image, data, image, progress))
             for container in containers:
                 step(f"container {container.name}")
-                self._try(f"container '{container.name}'", lambda container=container: self._container(data, container, bool(lock)))  # type: ignore[misc]
+                self._try(f"container '{container.name}'", partial(self._container, data, container, bool(lock)))
             self.done.problems += data.problems
         return self.done
 
@@ -236,8 +237,8 @@ class Adoption:
                 hint="stop it" if is_live else "stop it, or if its machine went down with it running, use --force",
             )
         images = self.context.images
-        adopted = {each.docker_id: each.image for each in self.done.images}
-        image = adopted.get(docker.image_id)  # type: ignore[call-overload]
+        adopted = {str(each.docker_id): each.image for each in self.done.images}
+        image = adopted.get(docker.image_id)
         if image is None:
             raise NotFoundError(f"its image '{docker.image_id[:19]}' wasn't adopted")
         image_config = images.config(image)
