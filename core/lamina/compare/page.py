@@ -142,7 +142,8 @@ def _timings(comparison: Comparison) -> Iterator[str]:
     high = min(max(spread.high for each in spreads for spread in each.values()), 500)
     yield f'<section><h2>Time</h2><p class="note">How many times as long as {escape(first)}, on a logarithmic scale: '
     yield "the dot is the median of the rounds, the line goes from the least to the most. In every round the drivers took turns, "
-    yield "so that each ratio is of two measurements made one after the other. Left is faster; what is off the scale stands at its end.</p>"
+    yield "so that each ratio is of two measurements made one after the other. "
+    yield "Left is faster; what is off the scale stands at its end.</p>"
     yield f'<figure class="axis">{charts.axis(low, high)}</figure>'
     for row, each in zip(comparison.timings, spreads, strict=True):
         took = ", ".join(f"{name} {seconds(row.time(name).median)}" for name in comparison.drivers)
