@@ -131,6 +131,8 @@ def _prose(text: str, *, code_language: str = "") -> Iterator[str]:
             yield f"```{code_language}" if is_code else "```"
             inside = is_code
         yield line.removeprefix("    ") if is_code else line.rstrip()
+        if is_code and not line and not lines[place + 1].startswith("     "):
+            yield ""  # two between statements at the top, as ruff has it
     if inside:
         yield "```"
 
