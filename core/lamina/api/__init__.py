@@ -4,4 +4,6 @@ hookspecs.py   every hook, with its contract
 types.py       the values that go in and come out
 host.py        finds plugins, checks them, and calls the hooks of the chosen one
 drivers.py     the same calls with types, for the engine
+copytree.py    a tree copied with all that belongs to it, for drivers
+reference.py   writes docs/plugins/reference.md
 """

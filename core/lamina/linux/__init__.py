@@ -6,6 +6,9 @@
     process.py     pidfd, prctl, capabilities, who is alive, start times
     fs.py          files beneath a root (openat2), reflinks, holes, xattrs, syncfs
     terminal.py    pseudo-terminals, raw mode, window size
+    recorder.py    records the changing calls of a process, for a trace
+    ptrace.py      watches another process's changing calls, and kills it at one, for the conformance kit
+    uncommon.py    calls that only comparisons make
 
 Wrappers check, call, raise, and hold no policy. Everything here imports only os, sys, ctypes and its neighbours.
 """

@@ -1,1 +1,14 @@
-"""State: the database, content, images, layers, containers."""
+"""State: the database, content, images, layers, containers.
+
+database.py        the SQLite file, its schema, transactions
+operations.py      who is changing the store, and locks
+content.py         blobs and index: a valid OCI image layout
+images.py          images and their names; image_lookup.py finds them, names.py lists names for a shell
+image_archive.py   load and save; archive_spool.py, oci_archive.py, docker_archive.py are the forms
+image_build.py     import and commit; changes.py is their --change
+layer_ingest.py    a layer's tar on its way into the store
+bootstrap.py       an image out of the host's own programs; elf.py finds the libraries they load
+layers.py          what the drivers have on disk; views.py makes their mounts
+containers.py      containers' records
+docker_data.py     reading a Docker data directory; docker_config.py and tar_split.py read what lies in it
+"""

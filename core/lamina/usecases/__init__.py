@@ -1,11 +1,24 @@
 """The use cases: what `lamina.engine.Engine` offers, one file to a subject.
 
-context.py    what every use case works with: the stores, the plugin host, the paths
-create.py     a container from an image: its layer, its volumes, its record
-start.py      mounting, launching, and settling what has ended
-control.py    stop, kill, wait, pause, rename, remove, top
-enter.py      exec and attach
-content.py    diff, commit, export
-volumes.py    named and anonymous volumes
-recovery.py   undoing what killed commands left half made
+context.py        what every use case works with: the stores, the plugin host, the paths
+settings.py       where the store is, and which driver is the default
+create.py         a container from an image: its layer, its volumes, its record
+start.py          mounting, launching, and settling what has ended
+control.py        stop, kill, wait, pause, rename, remove, top
+enter.py          exec and attach
+follow.py         logs
+host_ps.py        top with the host's ps
+content.py        diff, commit, export
+copy.py           cp; containerroot.py is the root that it copies from and to
+images.py         which images a command's words mean
+volumes.py        named and anonymous volumes
+inspect.py        the documents that inspect shows
+system.py         drivers, networks, facts; disk.py counts what takes space
+recovery.py       undoing what killed commands left half made
+migrate.py        a container moves to another driver
+adopt.py          what a Docker data directory holds becomes Lamina's
+explain.py        where a path comes from; layerlookup.py asks the layers, mountoptions.py knows the kernel's words
+trace.py          every step and changing system call of a command
+doctor.py         what each driver would give and lose here
+driver_package.py a new driver's package
 """
