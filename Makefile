@@ -17,7 +17,7 @@ test: set-up-test
 	$(MAKE) --no-print-directory check-lint || status=1; \
 	if [ "$$(id -u)" = 0 ]; then places=tests; else places=tests/unit; echo "make test: not root, so only tests/unit; sudo make test runs them all"; fi; \
 	echo "make test: pytest $$places"; \
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $$places || status=1; \
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $$places || status=1; \
 	exit $$status
 
 lint: set-up-test check-lint

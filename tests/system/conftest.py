@@ -17,7 +17,7 @@ import pytest
 from cases import DRIVERS, Lamina
 
 from lamina.engine import Engine
-from lamina.linux import mount, namespace
+from lamina.linux import mount, namespace, process
 from lamina.store.image_archive import load
 
 
@@ -26,6 +26,13 @@ def private_mounts() -> None:
     """Leave the machine's mount namespace, once for the whole run: what a test mounts, nobody else sees."""
     namespace.unshare(namespace.CLONE_NEWNS)
     mount.make_private()
+
+
+@pytest.fixture(autouse=True)
+def orphans_as_found() -> Iterator[None]:
+    """Whoever makes this process a subreaper does so for one test: the next one's orphans fall to the machine's init again."""
+    yield
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
 
 @pytest.fixture

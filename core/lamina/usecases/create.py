@@ -36,7 +36,8 @@ class Creation:
         if name:
             check_name(name)
         image = context.images.resolve(config.image)
-        image_config = context.images.config(image)
+        with self._image_there(config.image):
+            image_config = context.images.config(image)
         config = merge_image_defaults(config, image_config)
         if not config.arguments:
             raise UsageError("no command specified", hint="the image has none; give one after its name")
@@ -56,7 +57,8 @@ class Creation:
             parents=tuple(reversed(keys)),
         )
         context.records.check_name_is_free(container.name)
-        self.unpack_image(image, image_config, storage, operation)
+        with self._image_there(config.image):
+            self.unpack_image(image, image_config, storage, operation)
         try:
             for request in config.mounts:
                 if request.type == "volume":
@@ -74,6 +76,15 @@ class Creation:
                 error.add_note(f"while cleaning up: {second}")
             raise
         return container
+
+    @contextlib.contextmanager
+    def _image_there(self, name: str) -> Iterator[None]:
+        """Let a blob that is missing because its image has just been removed be said as what it is: no such image."""
+        try:
+            yield
+        except NotFoundError:
+            self.context.images.resolve(name)
+            raise
 
     def record(
         self, container: Container, image: Image, image_config: ImageConfig, storage: StorageDriver, operation: Operation
