@@ -158,10 +158,28 @@ class LayerStore:
                 raise ConflictError(f"layer '{key[:12]}' has others on top of it")
             tx.execute("UPDATE layers SET state = 'discarding' WHERE driver = ? AND key = ?", (driver.name, key))
         if os.path.isdir(driver.home):
+            self._leave_no_view(driver, key)
             driver.discard(key)
             driver.sweep()  # before the row goes: who is killed in it leaves a row that says so
         with self.database.transaction() as tx:
             tx.execute("DELETE FROM layers WHERE driver = ? AND key = ?", (driver.name, key))
+
+    def _leave_no_view(self, driver: StorageDriver, key: str) -> None:
+        """Take away what a killed process left mounted at a view's place: only a view that can't be detached is ever there."""
+        rows = self.database.connection.execute(
+            "WITH RECURSIVE chain (key) AS (SELECT parent FROM layers WHERE driver = :driver AND key = :key UNION ALL"
+            " SELECT parent FROM layers JOIN chain USING (key) WHERE driver = :driver)"
+            " SELECT key FROM chain WHERE key IS NOT NULL",
+            {"driver": driver.name, "key": key},
+        )
+        parents = [row[0] for row in rows]
+        for readonly in (True, False):
+            try:
+                view = driver.mounts(key, parents, readonly=readonly)
+            except (OSError, LaminaError):
+                continue  # half made: then nothing was mounted of it either
+            if not all(views.can_detach(mount) for mount in view.mounts):
+                views.detach(view)
 
     def discard_unused(self, keys_from_top: Sequence[str], is_image_top: Callable[[str], bool], *, measured: bool = False) -> int:
         """Discard an image's layers on every driver, from the top down to the first that something else lies on.

@@ -55,7 +55,7 @@ def seen(view: View) -> Iterator[str]:
     """Give a path under which the view can be walked while the block runs: its root, or a descriptor's in /proc/self/fd."""
     if not view.mounts:
         yield view.root
-    elif all(_can_detach(mount) for mount in view.mounts) and len(view.mounts) == 1:
+    elif all(can_detach(mount) for mount in view.mounts) and len(view.mounts) == 1:
         with told("mount nowhere", lambda: f"{view.mounts[0].describe()} # detached: seen through a descriptor alone"):
             fd = detached(view.mounts[0])
         try:
@@ -86,14 +86,15 @@ def detached(mount: Mount) -> int:
         return _overlay_by_string(mount, error)
 
 
-def _can_detach(mount: Mount) -> bool:
+def can_detach(mount: Mount) -> bool:
+    """Whether a mount can be nowhere but behind a descriptor."""
     return not mount.type.startswith("fuse.") and mount.type != "aufs" and MountFlag.REMOUNT not in mount.flags
 
 
 def _attach_one(mount: Mount) -> None:
     if mount.type.startswith("fuse."):
         _run_helper(mount)
-    elif _can_detach(mount):
+    elif can_detach(mount):
         fd = detached(mount)
         try:
             lm.move_mount(fd, mount.target)
