@@ -3,13 +3,14 @@
 #   make test   ruff, mypy, import-linter and all tests; without root the unit tests alone
 #   make demo   an image made here runs on the drivers overlay, aufs and vfs; needs root
 #   make lint   ruff, mypy and import-linter
+#   make crash  the tests that kill, at every changing system call instead of a few (hours)
 #   make clean  delete what the targets made in this directory
 
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_WORKERS ?= 2
 
-.PHONY: test demo lint check-lint set-up-test set-up-demo clean
+.PHONY: test demo lint crash check-lint set-up-test set-up-demo clean
 
 # The tests run even if lint finds something, so that one run tells everything; either one's failure is the target's.
 test: set-up-test
@@ -21,6 +22,9 @@ test: set-up-test
 	exit $$status
 
 lint: set-up-test check-lint
+
+crash: set-up-test
+	LAMINA_KILLS=all $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 36000 -k kill tests/system
 
 check-lint:
 	@echo "make lint: ruff, mypy, import-linter"
