@@ -183,6 +183,7 @@ def test_what_cannot_be_meant_is_said_before_anything_is_done(place: str, tmp_pa
 
 @pytest.mark.timeout(300)
 def test_what_a_killed_comparison_leaves_the_next_one_removes(place: str) -> None:
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)  # what the killed one leaves falls to this process, which can then end it
     killed = subprocess.Popen(command(place, "overlay", "--only", "probes"), stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not any(Path(place).glob(f"{PREFIX}*/root/containers/*/*")) and time.monotonic() < deadline:
