@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from cases import FOREVER, Lamina, is_gone, namespaces, wait_until
@@ -81,6 +82,13 @@ def test_exec_it_is_a_terminal_and_without_t_it_is_not(lamina: Lamina, container
     assert lamina("exec", "-i", container, "tty", stdin="", code=1) == "not a tty"
 
 
+def is_in_front(lamina: Lamina, container: str, command: str) -> bool:
+    """Whether the command's process group is its terminal's foreground group (proc_pid_stat(5), fields 5 and 8)."""
+    pid = next(line.split()[1] for line in lamina("top", container).splitlines() if command in line)
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return fields[2] == fields[5]
+
+
 def test_exec_it_has_job_control(lamina: Lamina, container: str):
     with at_a_prompt(lamina, "exec", "-it", container, "sh") as terminal:
         terminal.type("sleep 4711\n")
@@ -94,6 +102,7 @@ def test_exec_it_has_job_control(lamina: Lamina, container: str):
         terminal.expect(r"\[1\]\+\s+Running\s+sleep 4711")
         terminal.type("fg\n")
         terminal.expect(r"sleep 4711")
+        wait_until(lambda: is_in_front(lamina, container, "sleep 4711"), "the job to be given the terminal")
         terminal.type(CTRL_C)
         terminal.expect(PROMPT)
         terminal.type("jobs; echo code $?; exit 7\n")
