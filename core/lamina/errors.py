@@ -64,3 +64,7 @@ class StartError(LaminaError):
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
         self.step = step
+
+
+class TransferError(LaminaError):
+    """A registry or another place that images come from can't be reached, or broke off: trying again may help."""
