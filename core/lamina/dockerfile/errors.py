@@ -1,4 +1,4 @@
-"""The error of this room: what is wrong, in which file and line, with which instruction."""
+"""The errors of this room: what is wrong, in which file and line, with which instruction."""
 
 from lamina.errors import UsageError
 
@@ -12,3 +12,7 @@ class DockerfileError(UsageError):
         self.file_name = file_name
         self.line = line
         self.instruction = instruction
+
+
+class ExpandError(UsageError):
+    """A text that can't be expanded, or says nothing valid once it is. Who knows the place makes it a `DockerfileError`."""

@@ -2,18 +2,32 @@
 
 Words are kept as they were written, quotes, escapes and variables included: what a variable stands for is known only when the build
 comes to the instruction. `expanded` gives the instruction with final words; which fields it expands is Docker's rule (Dockerfile
-reference, "Environment replacement"). Fields that Docker never expands (a command of RUN, CMD and ENTRYPOINT) stay as they are.
+reference, "Environment replacement", and what BuildKit does). Fields that Docker never expands (the commands of RUN, CMD, ENTRYPOINT,
+HEALTHCHECK and SHELL, ONBUILD's trigger, MAINTAINER, --from, --exclude) stay as they are.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
+
+from lamina.dockerfile.errors import ExpandError
+from lamina.dockerfile.mounts import RunMount as RunMount
+from lamina.dockerfile.mounts import parse_mount
+from lamina.dockerfile.ports import parse_ports
+from lamina.dockerfile.words import SPACE
 
 Expand = Callable[[str], str]
 """Replaces variables and takes quotes and escapes away: one word in, one word out. See `expand.py`."""
 
 ExpandWords = Callable[[str], list[str]]
 """The same, for a text that may become several words, or none."""
+
+ExpandDocument = Callable[[str], str]
+"""The same for a heredoc's content, in which quotes have no meaning. See `expand_document`."""
+
+_ARG_HINT = "give ARG a default before the first FROM, or --build-arg a value"
+_SIGNAL = re.compile(r"(?:SIG)?[A-Z][A-Z0-9]*(?:[+-]\d{1,2})?|\d{1,2}", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +57,13 @@ class Instruction:
         """The instruction's word, in capitals."""
         return type(self).__name__.upper()
 
-    def expanded(self, expand: Expand, words: ExpandWords) -> Self:
-        """Give the instruction with its variables replaced; the same one if there is nothing to replace."""
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        """Give the instruction with its variables replaced; the same one if there is nothing to replace.
+
+        Which variables are seen is the caller's: FROM sees the ARGs before the first FROM; all others the stage's ENV and ARG as they were
+        before their line, so that in `ENV a=1 b=$a` b has the a of before. ARG alone sees what its own line set: see `Arg.apart`.
+        Raises ExpandError, also for what is wrong only once it is expanded. `expand_instruction` has the three functions.
+        """
         return self
 
 
@@ -66,37 +85,18 @@ class From(Instruction):
     """In small letters, "" if it has none."""
     platform: str = ""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunMount:
-    """`RUN --mount=…`. Texts are unexpanded until `Run.expanded`."""
-
-    type: str = "bind"
-    """bind, cache, tmpfs, secret or ssh."""
-    target: str = ""
-    source: str = ""
-    from_: str = ""
-    """A stage, an image, or "" for the context."""
-    id: str = ""
-    read_only: bool = True
-    """Writes to a bind mount that isn't read-only are thrown away; a cache isn't read-only unless it is asked for."""
-    sharing: str = "shared"
-    """Of a cache: shared, private or locked."""
-    required: bool = False
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    size_bytes: int | None = None
-    env: str = ""
-    """Of a secret: the variable that holds it, instead of a file or beside it."""
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        image, platform = expand(self.image), expand(self.platform)
+        if not image:
+            raise ExpandError(f"the image's name '{self.image}' is empty once its variables are replaced", hint=_ARG_HINT)
+        if self.platform and not platform:
+            raise ExpandError(f"the platform '{self.platform}' is empty once its variables are replaced", hint=_ARG_HINT)
+        return replace(self, image=image, platform=platform)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Instruction):
-    """`RUN [--mount=…] [--network=…] [--security=…] COMMAND`.
-
-    A heredoc that stands alone is the shell's script; one behind a command is what the command reads.
-    """
+    """`RUN [--mount=…] [--network=…] [--security=…] COMMAND`."""
 
     command: Command
     heredocs: tuple[Heredoc, ...] = ()
@@ -104,6 +104,25 @@ class Run(Instruction):
     network: str = "default"
     """default, none or host."""
     security: str = "sandbox"
+    is_script: bool = False
+    """The command is nothing but a heredoc's mark: its content is the script."""
+
+    @property
+    def shell_text(self) -> str:
+        """What the shell is given, if the command is one for the shell.
+
+        That is a heredoc's content where it stands alone (one that begins with `#!` is a program: it is put into a file and executed), or
+        the command with its heredocs behind it, for the shell to read.
+        """
+        if self.is_script:
+            return self.heredocs[0].content
+        documents = (f"\n{heredoc.content}{heredoc.name}" for heredoc in self.heredocs)
+        return "".join((self.command.arguments[0], *documents))
+
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        if not self.mounts:
+            return self
+        return replace(self, mounts=tuple(parse_mount(mount.text, expand) for mount in self.mounts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +149,26 @@ class Copy(Instruction):
     def name(self) -> str:
         return "ADD" if self.is_add else "COPY"
 
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        return replace(
+            self,
+            sources=tuple(expand(source) for source in self.sources),
+            destination=expand(self.destination),
+            chown=expand(self.chown),
+            chmod=expand(self.chmod),
+            checksum=expand(self.checksum),
+            heredocs=tuple(replace(one, content=document(one.content)) if one.expands else one for one in self.heredocs),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env(Instruction):
     """`ENV NAME=VALUE …` or `ENV NAME VALUE`."""
 
     pairs: tuple[tuple[str, str], ...]
+
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        return replace(self, pairs=_expanded_pairs(self.pairs, expand))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +177,24 @@ class Arg(Instruction):
 
     pairs: tuple[tuple[str, str | None], ...]
 
+    def apart(self) -> "tuple[Arg, ...]":
+        """Give one ARG for each name. Docker takes them so: `ARG a=1 b=$a` gives b a's value, and a default isn't expanded if the build was
+        given a value.
+        """
+        return tuple(replace(self, pairs=(pair,)) for pair in self.pairs)
+
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        return replace(self, pairs=tuple((name, value if value is None else expand(value)) for name, value in self.pairs))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label(Instruction):
-    """`LABEL NAME=VALUE …`."""
+    """`LABEL NAME=VALUE …` or `LABEL NAME VALUE`."""
 
     pairs: tuple[tuple[str, str], ...]
+
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        return replace(self, pairs=_expanded_pairs(self.pairs, expand))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +203,18 @@ class Workdir(Instruction):
 
     path: str
 
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        return replace(self, path=expand(self.path))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User(Instruction):
     """`USER NAME[:GROUP]`."""
 
     user: str
+
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        return replace(self, user=expand(self.user))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +223,22 @@ class Expose(Instruction):
 
     ports: tuple[str, ...]
 
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        ports = {port for text in self.ports for word in words(text) for port in parse_ports(word)}
+        return replace(self, ports=tuple(f"{number}/{protocol}" for number, protocol in sorted(ports)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume(Instruction):
     """`VOLUME PATH …` or as a JSON list."""
 
     paths: tuple[str, ...]
+
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        paths = tuple(expand(path) for path in self.paths)
+        if "" in paths:
+            raise ExpandError(f"the path '{self.paths[paths.index('')]}' is empty once its variables are replaced")
+        return replace(self, paths=paths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +268,12 @@ class Stopsignal(Instruction):
 
     signal: str
 
+    def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
+        signal = expand(self.signal)
+        if not _SIGNAL.fullmatch(signal):
+            raise ExpandError(f"'{signal[:100]}' is no signal's name or number", hint="write it as SIGTERM or 15")
+        return replace(self, signal=signal)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healthcheck(Instruction):
@@ -234,6 +301,14 @@ class Maintainer(Instruction):
     """`MAINTAINER TEXT`: the image's author."""
 
     author: str
+
+
+def _expanded_pairs(pairs: tuple[tuple[str, str], ...], expand: Expand) -> tuple[tuple[str, str], ...]:
+    expanded = tuple((expand(name), expand(value)) for name, value in pairs)
+    for (written, _), (name, _) in zip(pairs, expanded, strict=True):
+        if not name.strip(SPACE):
+            raise ExpandError(f"the name '{written}' is empty once its variables are replaced")
+    return expanded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
