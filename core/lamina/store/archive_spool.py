@@ -5,7 +5,7 @@ last. Nothing of it is visible in the store before a loader has checked it all a
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lamina.archive.compression import DETECT_BYTES, Compression, Decompressed, Readable, detect
@@ -36,7 +36,7 @@ class Spool:
 
     def document(self, path: str) -> bytes | None:
         """Give a small file's bytes, None if it isn't there."""
-        return self.documents.get(self._follow(path))
+        return self.documents.get(follow(self.links, path))
 
     def blob_document(self, digest: Digest, what: str) -> bytes | None:
         """Give the document `blobs/…` of this digest, checked; None if it isn't there."""
@@ -47,17 +47,10 @@ class Spool:
 
     def layer(self, path: str) -> IncomingLayer | None:
         """Give a layer that was read, None if it isn't there."""
-        path = self._follow(path)
+        path = follow(self.links, path)
         if path in self.damaged:
             raise self.damaged[path]
         return self.layers.get(path)
-
-    def _follow(self, path: str) -> str:
-        for _ in range(_MAX_LINKS):
-            if path not in self.links:
-                return path
-            path = self.links[path]
-        raise ArchiveError(f"'{path}' in the archive is a symlink that leads in a circle")
 
 
 def blob_path(digest: Digest) -> str:
@@ -73,12 +66,11 @@ def read_archive(
     documents_bytes = 0
     with Decompressed(CountedReader(stream, progress), limit_bytes=max_bytes, hashed=False) as plain:
         reader = TarReader(plain, max_members=MAX_MEMBERS, require_end=False)
-        for path, member in _paths(reader):
-            if member.type == _SYMLINK:
-                spool.links[path] = _inside(posixpath.join(posixpath.dirname(path), member.link), path, member.link)
-            elif member.type == _HARD_LINK:
-                spool.links[path] = _inside(member.link, path, member.link)
-            elif member.type in _FILE:
+        for path, member in member_paths(reader):
+            target = link_target(path, member)
+            if target is not None:
+                spool.links[path] = target
+            elif is_file(member):
                 spool.links.pop(path, None)
                 with reader.open() as data:
                     first = data.read(512)
@@ -97,17 +89,38 @@ def read_archive(
                             if budget.left_bytes < 0:
                                 raise
                             spool.damaged[path] = error
-            elif member.type != _DIRECTORY:
-                raise ArchiveError(f"'{member.name}' in the archive is neither file, directory nor link")
         plain.finish()
     return spool
 
 
-def _paths(reader: TarReader) -> Iterator[tuple[str, Member]]:
+def member_paths(reader: TarReader) -> Iterator[tuple[str, Member]]:
+    """Give each member with its normalised path. Raise ArchiveError for a path that leads out, and for devices and their like."""
     for member in reader:
         path = _inside(member.name, member.name, "")
         if path != ".":
+            if not is_file(member) and member.type not in {_HARD_LINK, _SYMLINK, _DIRECTORY}:
+                raise ArchiveError(f"'{member.name}' in the archive is neither file, directory nor link")
             yield path, member
+
+
+def is_file(member: Member) -> bool:
+    return member.type in _FILE
+
+
+def link_target(path: str, member: Member) -> str | None:
+    """Where a link leads, None for what is none. Raise ArchiveError if that is out of the archive."""
+    if member.type == _SYMLINK:
+        return _inside(posixpath.join(posixpath.dirname(path), member.link), path, member.link)
+    return _inside(member.link, path, member.link) if member.type == _HARD_LINK else None
+
+
+def follow(links: Mapping[str, str], path: str) -> str:
+    """Go from link to link to the path of a file. Raise ArchiveError if that never ends."""
+    for _ in range(_MAX_LINKS):
+        if path not in links:
+            return path
+        path = links[path]
+    raise ArchiveError(f"'{path}' in the archive is a symlink that leads in a circle")
 
 
 def _inside(path: str, name: str, link: str) -> str:

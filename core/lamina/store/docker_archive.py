@@ -1,9 +1,11 @@
 """Docker's archives, what `docker save` writes: the form with `manifest.json`, as old as Docker 1.10 and as Podman writes it too.
 
-Not here: the OCI layout that Docker from 25 on puts into the same tar (`oci_archive.py`), and the writing (`image_archive.py`).
+Not here: the OCI layout that Docker from 25 on puts into the same tar (`oci_archive.py`); the writing (`docker_archive_out.py`).
 """
 
 import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lamina.errors import ArchiveError, UsageError
 from lamina.model.digest import Digest
@@ -19,22 +21,55 @@ def find_images(spool: Spool) -> list[ArchivedImage]:
     """Find the images that `manifest.json` names. Raise ArchiveError or IntegrityError unless all are whole."""
     content = spool.document("manifest.json")
     if content is None:
-        if spool.document("repositories") is not None:
+        raise no_images(has_repositories=spool.document("repositories") is not None)
+    return [_image(spool, entry) for entry in read_entries(content)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveEntry:
+    """One image as `manifest.json` states it: paths in the archive, and names."""
+
+    config_path: str
+    layer_paths: Sequence[str]
+    names: Sequence[Reference]
+
+    def check(self, config: bytes | None) -> tuple[bytes, tuple[Digest, ...]]:
+        """Give the configuration that was found at `config_path`, and its diff_ids, if it is the one meant. Raise ArchiveError."""
+        if config is None:
+            raise ArchiveError(f"the archive has no '{self.config_path}', which manifest.json names as a configuration")
+        stated = posixpath.basename(self.config_path).removesuffix(".json")
+        if len(stated) == 64 and Digest.of(config).hex != stated:
             raise ArchiveError(
-                "the archive is in the form of Docker before 1.10, which has no configuration digests",
-                hint="load it with an old Docker and save it again, or use `lamina import` on its layers",
+                f"manifest.json names the configuration '{self.config_path}', which has the digest {Digest.of(config)}"
             )
-        raise ArchiveError(
-            "the archive has no images: neither 'manifest.json' nor 'index.json' is in it",
-            hint="`lamina import` takes the tar of a root file system",
+        diff_ids = ImageConfig.from_bytes(config, self.config_path).diff_ids
+        if len(diff_ids) != len(self.layer_paths):
+            raise ArchiveError(f"manifest.json: field 'Layers' has {len(self.layer_paths)}, the configuration {len(diff_ids)}")
+        return config, diff_ids
+
+
+def no_images(*, has_repositories: bool) -> ArchiveError:
+    """Say what an archive without `manifest.json` is."""
+    if has_repositories:
+        return ArchiveError(
+            "the archive is in the form of Docker before 1.10, which has no configuration digests",
+            hint="load it with an old Docker and save it again, or use `lamina import` on its layers",
         )
+    return ArchiveError(
+        "the archive has no images: neither 'manifest.json' nor 'index.json' is in it",
+        hint="`lamina import` takes the tar of a root file system",
+    )
+
+
+def read_entries(content: bytes) -> list[ArchiveEntry]:
+    """Read `manifest.json`. Raise ArchiveError."""
     entries = parse_document(content, "manifest.json")
     if not isinstance(entries, list) or not entries:
         raise ArchiveError("manifest.json is not a list of images")
-    return [_image(spool, entry, f"manifest.json[{index}]") for index, entry in enumerate(entries)]
+    return [_entry(entry, f"manifest.json[{index}]") for index, entry in enumerate(entries)]
 
 
-def _image(spool: Spool, entry: object, where: str) -> ArchivedImage:
+def _entry(entry: object, where: str) -> ArchiveEntry:
     fields = Fields(entry, where)
     config_path = _normal(fields.required_text("Config"))
     layer_paths = [_normal(path) for path in fields.texts("Layers")]
@@ -44,21 +79,18 @@ def _image(spool: Spool, entry: object, where: str) -> ArchivedImage:
             names.append(Reference.parse(text))
         except UsageError as error:
             raise fields.wrong("RepoTags", f"has an {error.message}") from None
-    config = spool.document(config_path)
-    if config is None:
-        raise ArchiveError(f"the archive has no '{config_path}', which manifest.json names as a configuration")
-    stated = posixpath.basename(config_path).removesuffix(".json")
-    if len(stated) == 64 and Digest.of(config).hex != stated:
-        raise fields.wrong("Config", f"names '{config_path}', which has the digest {Digest.of(config)}")
-    diff_ids = ImageConfig.from_bytes(config, config_path).diff_ids
-    if len(diff_ids) != len(layer_paths):
-        raise fields.wrong("Layers", f"has {len(layer_paths)} layers, the configuration {len(diff_ids)}")
+    return ArchiveEntry(config_path=config_path, layer_paths=layer_paths, names=names)
+
+
+def _image(spool: Spool, entry: ArchiveEntry) -> ArchivedImage:
+    config, diff_ids = entry.check(spool.document(entry.config_path))
     layers = []
-    for path, diff_id in zip(layer_paths, diff_ids, strict=True):
+    for path, diff_id in zip(entry.layer_paths, diff_ids, strict=True):
         layer = _layer(spool, path)
         check_diff_id(layer, diff_id)
         layers.append(layer)
-    return ArchivedImage(manifest=oci_manifest(config, [one.layer for one in layers]), config=config, layers=layers, names=names)
+    manifest = oci_manifest(config, [one.layer for one in layers])
+    return ArchivedImage(manifest=manifest, config=config, layers=layers, names=list(entry.names))
 
 
 def _layer(spool: Spool, path: str) -> IncomingLayer:

@@ -65,7 +65,7 @@ def find_images(spool: Spool) -> list[ArchivedImage]:
         image = found.get(manifest.digest)
         if image is None:
             image = found[manifest.digest] = _image(spool, manifest)
-        name = _name(descriptor)
+        name = name_of(descriptor)
         if name is not None and name not in image.names:
             image.names.append(name)
     if not found:
@@ -100,7 +100,7 @@ def _of_this_machine(descriptors: list[Descriptor]) -> Iterator[Descriptor]:
         if _is_ours(descriptor) is not False:
             yield descriptor
         elif descriptor.platform is not None and descriptor.platform.os != "unknown":
-            rivals = [one for one in descriptors if _name(one) == _name(descriptor) and one is not descriptor]
+            rivals = [one for one in descriptors if name_of(one) == name_of(descriptor) and one is not descriptor]
             if not rivals:
                 yield descriptor
 
@@ -112,7 +112,7 @@ def _is_ours(descriptor: Descriptor) -> bool | None:
     return platform.os == "linux" and platform.architecture == machine_architecture()
 
 
-def _name(descriptor: Descriptor) -> Reference | None:
+def name_of(descriptor: Descriptor) -> Reference | None:
     """The name that an index gives an image: containerd's whole one, else the layout's own, which may be anything."""
     for key in (CONTAINERD_NAME, REF_NAME):
         text = descriptor.annotations.get(key, "")
@@ -182,11 +182,16 @@ def oci_manifest(config: bytes, layers: Sequence[LayerBlob]) -> bytes:
 
 
 def layer_descriptor(layer: LayerBlob) -> Descriptor:
-    media_type = layer.media_type
-    if "docker" in media_type:  # OCI manifests name their layers by OCI's types; the bytes are the same
-        ending = media_type.rpartition(".tar")[2].replace(".", "+")
-        media_type = f"application/vnd.oci.image.layer.v1.tar{ending}"
-    return Descriptor(media_type=media_type, digest=layer.digest, size_bytes=layer.stored_bytes)
+    return Descriptor(media_type=oci_layer_type(layer.media_type), digest=layer.digest, size_bytes=layer.stored_bytes)
+
+
+def oci_layer_type(media_type: str) -> str:
+    """Give OCI's type for a layer of Docker's type; the bytes are the same."""
+    if "docker" not in media_type:
+        return media_type
+    kind = "nondistributable." if ".foreign." in media_type else ""
+    ending = media_type.rpartition(".tar")[2].replace(".", "+")
+    return f"application/vnd.oci.image.layer.{kind}v1.tar{ending}"
 
 
 def named(descriptor: Descriptor, name: Reference | None) -> Descriptor:
