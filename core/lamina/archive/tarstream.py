@@ -27,11 +27,15 @@ class TarReader:
     """Members of an uncompressed tar stream, in order. Iterate; between two members `copy_to` or `open` gives the data.
 
     `require_end` refuses a stream that ends without the two zero blocks; without it such a stream must at least end between two
-    members (Go writes and reads such archives, and a digest says that they are whole).
+    members (Go writes and reads such archives, and a digest says that they are whole). `seek_bytes` is the size of a stream that
+    is a file at its beginning: data that nobody asks for is then skipped without reading.
     """
 
-    def __init__(self, stream: Readable, *, max_members: int = 2_000_000, require_end: bool = True) -> None:
+    def __init__(
+        self, stream: Readable, *, max_members: int = 2_000_000, require_end: bool = True, seek_bytes: int | None = None
+    ) -> None:
         self._stream = stream
+        self._seek_bytes = seek_bytes
         self._chunk = b""
         self._at = 0
         self._before = 0  # bytes of the stream before the chunk
@@ -174,7 +178,10 @@ class TarReader:
         while rest:
             have = len(self._chunk) - self._at
             if have == 0:
-                if not self._fill():
+                if self._seek_bytes is not None and rest > CHUNK_BYTES:
+                    self._seek(rest - rest % CHUNK_BYTES)
+                    rest %= CHUNK_BYTES
+                elif not self._fill():
                     raise self._truncated()
                 continue
             step = min(have, rest)
@@ -183,6 +190,14 @@ class TarReader:
             self._left = max(0, self._left - step)
         self._left = self._padding = 0
         self._member = None
+
+    def _seek(self, size: int) -> None:
+        position = self.position + size
+        if self._seek_bytes is None or position > self._seek_bytes:
+            raise self._truncated()
+        cast("IO[bytes]", self._stream).seek(position)
+        self._chunk, self._at, self._before = b"", 0, position
+        self._left = max(0, self._left - size)
 
     def _special(self, member: Member, where: str) -> bytes:
         """Read all of the data of a member that describes the next one."""
