@@ -1,7 +1,8 @@
-"""One function for each instruction: from its text to its value. The grammar is BuildKit's, and so are the forms that look alike and aren't.
+"""One function for each instruction: from its text to its value. The grammar is BuildKit's, and so are the forms that look alike
+and aren't.
 
-Stricter than BuildKit in what can only be a mistake: an instruction without what it is about (it runs an empty shell for `RUN`), a flag
-that an instruction doesn't have (ARG, STOPSIGNAL and HEALTHCHECK NONE overlook it), a heredoc in COPY that isn't one word.
+Stricter than BuildKit in what can only be a mistake: an instruction without what it is about (it runs an empty shell for `RUN`), a
+flag that an instruction doesn't have (ARG, STOPSIGNAL and HEALTHCHECK NONE overlook it), a heredoc in COPY that isn't one word.
 """
 
 import re

@@ -1,25 +1,28 @@
 """Variables, quotes and escapes in the words of a Dockerfile: the small shell language that BuildKit's frontend has, no more.
 
-`$NAME`, `${NAME}`, and `${NAME…}` with `-x` `:-x` `+x` `:+x` `?x` `:?x` (default, alternative, error; the colon counts an empty value as
-unset), `#p` `##p` `%p` `%%p` (a matching beginning or end taken away), `/p/r` `//p/r` (replaced). A name is letters, digits and `_`, or
-digits alone, or one of `@*#?-$!0`, which are never set. An unset variable is empty. Single quotes keep all; in double quotes variables
-are replaced, and the escape character is one before `"`, `$` and itself only; outside quotes it makes the next character an ordinary
-one. No commands, no arithmetic, no splitting but in `expand_words`. Not for what a shell runs later: RUN's text stays as it is.
+`$NAME`, `${NAME}`, and `${NAME…}` with `-x` `:-x` `+x` `:+x` `?x` `:?x` (default, alternative, error; the colon counts an empty
+value as unset), `#p` `##p` `%p` `%%p` (a matching beginning or end taken away), `/p/r` `//p/r` (replaced). A name is letters,
+digits and `_`, or digits alone, or one of `@*#?-$!0`, which are never set. An unset variable is empty. Single quotes keep all; in
+double quotes variables are replaced, and the escape character is one before `"`, `$` and itself only; outside quotes it makes the
+next character an ordinary one. No commands, no arithmetic, no splitting but in `expand_words`. Not for what a shell runs later:
+RUN's text stays as it is.
 """
 
 import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from lamina.dockerfile.errors import ExpandError as ExpandError  # this module's error, defined where nothing else is imported
+from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.instructions import Instruction
 from lamina.dockerfile.patterns import remove_prefix, remove_suffix, replace
 from lamina.dockerfile.words import is_space
 
+__all__ = ["ExpandError", "expand_document", "expand_instruction", "expand_word", "expand_words"]
+
 AnInstruction = TypeVar("AnInstruction", bound=Instruction)
 
 MAX_SIZE = 1 << 20
-"""How long a word may become: the kernel takes no string of more than 128 KiB for a program, and doubling lines must end somewhere."""
+"""How long a word may become: lines that double a variable must end somewhere. The kernel takes no word over 128 KiB."""
 MAX_DOCUMENT_SIZE = 1 << 24
 _MAX_DEPTH = 100
 _SPECIAL = frozenset("@*#?-$!0")
@@ -29,7 +32,7 @@ _PLAIN = re.compile(r"[^$<'\"\\`/}]+")
 def expand_word(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
     """Give one word out of a text; blanks in it stay. Raise ExpandError.
 
-    A variable is looked up with `variables[NAME]`, once for each time that it is written, so that a mapping may watch which are missing.
+    A variable is looked up with `variables[NAME]` wherever it is written, so that a mapping may watch which are missing.
     """
     if not any(character in text for character in ("$", "'", '"', escape)):
         return text

@@ -1,8 +1,9 @@
-"""Patterns of files, as `.dockerignore`, `--exclude` and COPY's sources have them: Go's `filepath.Match`, and moby/patternmatcher's `**`.
+"""Patterns of files, as `.dockerignore`, `--exclude` and COPY's sources have them: Go's `filepath.Match`, and moby/patternmatcher's
+`**`.
 
-`*` and `?` match anything but a slash, `[a-z]` and `[^a-z]` a character of a set, a backslash makes the next character an ordinary one,
-`**` matches any number of directories, none too. A pattern becomes a regular expression, which Python's `re` matches fast; one with so
-many stars that this might take for ever is matched place by place instead, in time that grows with the path alone.
+`*` and `?` match anything but a slash, `[a-z]` and `[^a-z]` a character of a set, a backslash makes the next character an ordinary
+one, `**` matches any number of directories, none too. A pattern becomes a regular expression, which Python's `re` matches fast; one
+with so many stars that this might take for ever is matched place by place instead, in time that grows with the path alone.
 
 In a set and behind a backslash the documented meaning counts (`[*]` is a star, `\\d` the letter), where moby's translation to Go's
 regular expressions lets another slip in.

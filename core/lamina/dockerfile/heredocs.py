@@ -1,4 +1,4 @@
-"""The marks of heredocs in an instruction's text: `<<NAME`, `<<-NAME`, `<<"NAME"`, `3<<NAME`. Their lines are read in `lines.py`."""
+"""The marks of heredocs in an instruction's text: `<<NAME`, `<<-NAME`, `<<"NAME"`, `3<<NAME`. Their lines: `lines.py`."""
 
 import re
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""`.dockerignore`: which files of a context don't exist for the build. moby/patternmatcher's rules, and of its ways of asking the one that
-Docker's walk through a context has: a pattern that a directory matched counts for all that is below it.
+"""`.dockerignore`: which files of a context don't exist for the build. moby/patternmatcher's rules, and of its ways of asking the
+one that Docker's walk through a context has: a pattern that a directory matched counts for all that is below it.
 
-A line is a pattern of `globs.py`, or `!` and a pattern that brings files back; the last one that matches decides. A line that begins with
-`#` is a comment. Blanks around a pattern, a slash before and behind it, `./` and `..` in it have no meaning: a pattern is a path from the
-context's top.
+A line is a pattern of `globs.py`, or `!` and a pattern that brings files back; the last one that matches decides. A line that
+begins with `#` is a comment. Blanks around a pattern, a slash before and behind it, `./` and `..` in it have no meaning: a pattern
+is a path from the context's top.
 """
 
 import posixpath
@@ -55,7 +55,7 @@ class Ignore:
         return Ignore(rules=tuple(rules))
 
     def hides(self, path: str) -> bool:
-        """Tell whether a path, relative and without a slash before it, is hidden. Of a hidden directory something below may not be."""
+        """Tell whether a path, relative and without a slash before it, is hidden; what is below a hidden directory need not be."""
         matched = self._walk(path)
         hidden = False
         for rule, matches in zip(self.rules, matched, strict=True):
@@ -84,7 +84,7 @@ class Ignore:
         return found
 
     def _match(self, path: str, above: tuple[bool, ...]) -> tuple[bool, ...]:
-        """Go through the rules. One that could change nothing as things stand isn't asked, and so isn't remembered for what is below."""
+        """Go through the rules. One that could change nothing as things stand isn't asked, nor remembered for what is below."""
         hidden = False
         matched = []
         for index, rule in enumerate(self.rules):

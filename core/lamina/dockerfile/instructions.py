@@ -2,8 +2,8 @@
 
 Words are kept as they were written, quotes, escapes and variables included: what a variable stands for is known only when the build
 comes to the instruction. `expanded` gives the instruction with final words; which fields it expands is Docker's rule (Dockerfile
-reference, "Environment replacement", and what BuildKit does). Fields that Docker never expands (the commands of RUN, CMD, ENTRYPOINT,
-HEALTHCHECK and SHELL, ONBUILD's trigger, MAINTAINER, --from, --exclude) stay as they are.
+reference, "Environment replacement", and what BuildKit does). Fields that Docker never expands (the commands of RUN, CMD,
+ENTRYPOINT, HEALTHCHECK and SHELL, ONBUILD's trigger, MAINTAINER, --from, --exclude) stay as they are.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from lamina.dockerfile.errors import ExpandError
-from lamina.dockerfile.mounts import RunMount as RunMount
+from lamina.dockerfile.mounts import RunMount as RunMount  # noqa: PLC0414  one of the values, given out from here
 from lamina.dockerfile.mounts import parse_mount
 from lamina.dockerfile.ports import parse_ports
 from lamina.dockerfile.words import SPACE
@@ -60,9 +60,9 @@ class Instruction:
     def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
         """Give the instruction with its variables replaced; the same one if there is nothing to replace.
 
-        Which variables are seen is the caller's: FROM sees the ARGs before the first FROM; all others the stage's ENV and ARG as they were
-        before their line, so that in `ENV a=1 b=$a` b has the a of before. ARG alone sees what its own line set: see `Arg.apart`.
-        Raises ExpandError, also for what is wrong only once it is expanded. `expand_instruction` has the three functions.
+        Which variables are seen is the caller's affair. FROM sees the ARGs before the first FROM; all others see the stage's ENV and ARG
+        as they were before their line: in `ENV a=1 b=$a` b has the a of before. ARG alone sees what its own line set (`Arg.apart`).
+        `expand_instruction` has the three functions. Raises ExpandError, also for what turns out wrong once it is expanded.
         """
         return self
 
@@ -111,8 +111,8 @@ class Run(Instruction):
     def shell_text(self) -> str:
         """What the shell is given, if the command is one for the shell.
 
-        That is a heredoc's content where it stands alone (one that begins with `#!` is a program: it is put into a file and executed), or
-        the command with its heredocs behind it, for the shell to read.
+        That is a heredoc's content where it stands alone (one that begins with `#!` is a program: it is put into a file and
+        executed), or the command with its heredocs behind it, for the shell to read.
         """
         if self.is_script:
             return self.heredocs[0].content
@@ -178,8 +178,9 @@ class Arg(Instruction):
     pairs: tuple[tuple[str, str | None], ...]
 
     def apart(self) -> "tuple[Arg, ...]":
-        """Give one ARG for each name. Docker takes them so: `ARG a=1 b=$a` gives b a's value, and a default isn't expanded if the build was
-        given a value.
+        """Give one ARG for each name.
+
+        Docker takes them so: in `ARG a=1 b=$a` b has a's value, and a default isn't expanded if the build was given a value.
         """
         return tuple(replace(self, pairs=(pair,)) for pair in self.pairs)
 

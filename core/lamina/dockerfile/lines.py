@@ -1,7 +1,7 @@
 """From bytes to the lines of instructions: parser directives, comments, continuation lines. Heredocs take their lines here too.
 
-A line goes on in the next one if its last character, blanks after it aside, is the escape character, and not two of them. Between the
-parts comments are dropped, and blank lines, which Docker warns of. The blanks that a part begins with stay.
+A line goes on in the next one if its last character, blanks after it aside, is the escape character, and not two of them. Between
+the parts comments are dropped, and blank lines, which Docker warns of. The blanks that a part begins with stay.
 """
 
 import re
@@ -77,7 +77,7 @@ class Reader:
         return max(self._at, 1) + self.first_line - 1
 
     def read_directives(self) -> None:
-        """Read the directives that the file begins with; the first line that is none ends them, and is a comment if it looks like one."""
+        """Read the directives that the file begins with. The first line that is none ends them; it may be a comment."""
         while self._at < len(self.lines):
             match = _DIRECTIVE.fullmatch(self.lines[self._at].strip(SPACE))
             name = match[1].lower() if match else ""

@@ -15,8 +15,13 @@ _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
 _KEYS = {
     **{key: key for key in ("type", "from", "source", "target", "id", "sharing", "required", "size", "mode", "uid", "gid", "env")},
-    **{"src": "source", "dst": "target", "destination": "target"},
-    **{"readonly": "readonly", "ro": "readonly", "readwrite": "readwrite", "rw": "readwrite"},
+    "src": "source",
+    "dst": "target",
+    "destination": "target",
+    "readonly": "readonly",
+    "ro": "readonly",
+    "readwrite": "readwrite",
+    "rw": "readwrite",
 }
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
@@ -50,7 +55,7 @@ class RunMount:
 
 
 def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> RunMount:
-    """Read a mount. Without `expand` the values that it might change are passed over, and what can't be judged so is not. Raise ExpandError."""
+    """Read a mount. Without `expand` the values that it might change are passed over. Raise ExpandError."""
     options: dict[str, str | None] = {}
     waiting: set[str] = set()
     for field in _fields(text):
@@ -114,7 +119,7 @@ def _check(kind: str, options: dict[str, str | None], waiting: set[str]) -> None
         "required": {"secret", "ssh"},
         "size": {"tmpfs"},
         "sharing": {"cache"},
-        **dict.fromkeys(("mode", "uid", "gid"), {"secret", "ssh", "cache"}),
+        **{key: {"secret", "ssh", "cache"} for key in ("mode", "uid", "gid")},
     }
     for key, kinds in allowed_for.items():
         if key in options and kind not in kinds:

@@ -52,7 +52,10 @@ def parse(content: bytes, *, file_name: str = "Dockerfile") -> Dockerfile:
 
 
 def parse_instruction(text: str, *, file_name: str, line: int, escape: str = "\\") -> Instruction:
-    """Read one instruction with its heredocs: a trigger of ONBUILD, a `--change`. Raise DockerfileError, with `line` as the first line."""
+    """Read one instruction with its heredocs: a trigger of ONBUILD, a `--change`. `line` is what its first line is called.
+
+    Raises DockerfileError.
+    """
     try:
         lines = decode(text.encode(), file_name=file_name)
     except UnicodeEncodeError:

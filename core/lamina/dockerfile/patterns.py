@@ -1,7 +1,8 @@
-"""The patterns of `${NAME#PATTERN}` and its like: `*` and `?`, and a backslash before what is meant itself. No brackets, as in BuildKit.
+"""The patterns of `${NAME#PATTERN}` and its like: `*` and `?`, and a backslash before what is meant itself. No brackets, as in
+BuildKit.
 
-A pattern is matched as a set of places in it, one bit each, moved along the text: time grows with the text and never explodes, however
-many stars there are. Not the patterns of files (`globs.py`): here a slash is a character as any other.
+A pattern is matched as a set of places in it, one bit each, moved along the text: time grows with the text and never explodes,
+however many stars there are. Not the patterns of files (`globs.py`): here a slash is a character as any other.
 """
 
 from lamina.dockerfile.errors import ExpandError
@@ -25,7 +26,7 @@ def remove_suffix(value: str, pattern: str, *, longest: bool) -> str:
 
 
 def replace(value: str, pattern: str, replacement: str, *, everywhere: bool, max_size: int) -> str:
-    """Replace what matches: the leftmost place or all of them, each as long as can be. Raise ExpandError for more than `max_size`."""
+    """Replace what matches: the leftmost place or all of them, each as long as can be. Raise ExpandError for too long a result."""
     tokens = _tokens(pattern)
     forward = _Pattern(tokens)
     starts = [len(value) - end for end in reversed(_Pattern(tokens[::-1]).all_ends(value[::-1]))]

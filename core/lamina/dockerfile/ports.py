@@ -1,4 +1,6 @@
-"""What EXPOSE names: `80`, `53/udp`, `8000-8010`. Docker also takes what `run -p` takes (`127.0.0.1:80:80`) and keeps the last number."""
+"""What EXPOSE names: `80`, `53/udp`, `8000-8010`. Docker also takes what `run -p` takes (`127.0.0.1:80:80`) and keeps the last
+number.
+"""
 
 import re
 
