@@ -1,6 +1,6 @@
 """An image archive whose files are read in any order, by several threads: in place where it may be sought in, else unpacked first.
 
-Not here: what the files mean (`docker_archive.py`, `oci_layout.py`); for `load`, `lamina.store.archive_spool` reads an archive once.
+Not here: what the files mean (`docker_archive.py`, `oci_layout.py`); for `load`, `lamina.store.archive_spool` reads one once.
 """
 
 import contextlib

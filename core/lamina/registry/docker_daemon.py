@@ -90,14 +90,17 @@ class DockerDaemon:
         """Connect; an error of the connection becomes one that names the daemon."""
         connection = self._connection()
         try:
-            yield connection
+            connection.connect()
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise TransferError(
                 f"no docker daemon listens at '{self.host}'", hint="start it, or set DOCKER_HOST to where it listens"
             ) from error
-        except PermissionError as error:
-            raise TransferError(f"the docker daemon at '{self.host}' may not be talked to: permission denied") from error
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise TransferError(f"the docker daemon at '{self.host}' can't be reached: {why}") from error
+        try:
+            yield connection
+        except (http.client.HTTPException, ConnectionError) as error:
             what = str(error) or type(error).__name__
             raise TransferError(f"the docker daemon at '{self.host}' broke off: {what[:200].lower()}") from error
         finally:

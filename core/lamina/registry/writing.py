@@ -46,8 +46,12 @@ class NewFile:
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Write all of it."""
         left = memoryview(data)
-        while left:
-            left = left[os.write(self.fd, left) :]
+        try:
+            while left:
+                left = left[os.write(self.fd, left) :]
+        except OSError as error:  # a full disk: say whose
+            error.filename = self._directory
+            raise
         return len(data)
 
     def write_at(self, data: bytes | memoryview, offset: int) -> None:
