@@ -1,13 +1,11 @@
 """The documents of an image: read strictly, with errors that name the field, and written again without loss."""
 
-import json
-
 import pytest
 
 from lamina.errors import ArchiveError, UsageError
 from lamina.model.image import MAX_DOCUMENT_BYTES, OCI_MANIFEST, Descriptor, Index, Manifest, parse_document
 from lamina.model.image_config import Defaults, ImageConfig, created_ns_of, format_time, parse_time
-from lamina.store.changes import apply_change, apply_changes, split_words
+from lamina.store.changes import apply_change, apply_changes
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 DESCRIPTOR = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": A, "size": 7}
@@ -203,8 +201,3 @@ def test_a_healthcheck_has_options_and_a_command():
 def test_a_wrong_change_is_a_usage_error(text):
     with pytest.raises(UsageError):
         apply_change(Defaults(), text)
-
-
-def test_words_are_split_as_a_shell_does():
-    assert split_words(r"""a\ b 'c d'"e" '' f\\g""") == ["a b", "c de", "", "f\\g"]
-    assert json.dumps(split_words("")) == "[]"

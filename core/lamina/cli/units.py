@@ -13,6 +13,7 @@ import re
 import time
 
 from lamina.errors import UsageError
+from lamina.model.durations import is_duration, parse_duration
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
@@ -96,28 +97,6 @@ def human_ago(then_ns: int, *, now_ns: int) -> str:
     return "N/A" if then_ns == NEVER_NS else f"{human_duration(now_ns - then_ns)} ago"
 
 
-_UNITS_NS = {"ns": 1, "us": 1000, "µs": 1000, "μs": 1000, "ms": 1_000_000, "s": SECOND_NS, "m": MINUTE_NS, "h": HOUR_NS}
-_STEP = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
-_DURATION = re.compile(rf"([+-]?)(0|(?:{_STEP.pattern})+)", re.ASCII)
-
-
-def parse_duration(text: str) -> int:
-    """Read a Go duration in nanoseconds: 300ms, 1.5h, 1m30s, -10s. A bare number but 0 is refused, as in Go.
-
-    Raises `UsageError`.
-    """
-    match = _DURATION.fullmatch(text)
-    if not match or len(text) > 100:
-        raise UsageError(f"invalid duration '{text}'", hint="give numbers with units ns, us, ms, s, m or h, as in 1m30s")
-    total = 0
-    for number, unit in _STEP.findall(match.group(2)):
-        whole, _, part = number.partition(".")
-        total += int(whole or 0) * _UNITS_NS[unit] + (int(part) * _UNITS_NS[unit] // 10 ** len(part) if part else 0)
-    if total >= 1 << 63:
-        raise UsageError(f"invalid duration '{text}': more than 292 years")
-    return -total if match.group(1) == "-" else total
-
-
 def format_time_ns(time_ns: int) -> str:
     """Write a time as Docker's JSON has it: RFC 3339 in UTC, the fraction without trailing zeros."""
     seconds, fraction = divmod(time_ns, SECOND_NS)
@@ -147,7 +126,7 @@ def parse_time(text: str, *, now_ns: int) -> int:
         return -since_epoch if sign else since_epoch
     if match := _TIME.fullmatch(text):
         return _calendar_ns(match, text)
-    if text and _DURATION.fullmatch(text):
+    if text and is_duration(text):
         return now_ns - parse_duration(text)
     raise _bad_time(text)
 

@@ -10,7 +10,6 @@ mounts.py        RUN --mount
 heredocs.py      where <<NAME stands
 words.py         blanks, quoted words, JSON lists, the nearest word to a misspelt one
 ports.py         what EXPOSE names
-durations.py     1m30s
 lint.py          warnings
 expand.py        variables, quotes and escapes: what others call
 patterns.py      the patterns of ${NAME#PATTERN}

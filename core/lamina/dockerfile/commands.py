@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lamina.dockerfile.durations import parse_duration
 from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.expand import expand_word
 from lamina.dockerfile.flags import FlagKind, Flags, read_flags
@@ -38,6 +37,7 @@ from lamina.dockerfile.instructions import (
 from lamina.dockerfile.mounts import parse_mount
 from lamina.dockerfile.words import SPACE, json_list, split_blanks, split_first, split_quoted
 from lamina.errors import UsageError
+from lamina.model.durations import parse_duration
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 _MILLISECOND_NS = 1_000_000

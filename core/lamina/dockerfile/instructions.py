@@ -60,9 +60,9 @@ class Instruction:
     def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
         """Give the instruction with its variables replaced; the same one if there is nothing to replace.
 
-        Which variables are seen is the caller's affair. FROM sees the ARGs before the first FROM; all others see the stage's ENV and ARG
-        as they were before their line: in `ENV a=1 b=$a` b has the a of before. ARG alone sees what its own line set (`Arg.apart`).
-        `expand_instruction` has the three functions. Raises ExpandError, also for what turns out wrong once it is expanded.
+        Which variables are seen is the caller's affair. FROM sees the ARGs before the first FROM; all others the stage's ENV and
+        ARG as they were before their line: in `ENV a=1 b=$a` b has the a of before. ARG alone sees what its own line set
+        (`Arg.apart`). `expand_instruction` has the three functions. Raises ExpandError, also for what turns out wrong then.
         """
         return self
 

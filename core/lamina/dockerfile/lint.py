@@ -1,4 +1,4 @@
-"""Warnings: what a careful person would want to know of a valid Dockerfile. BuildKit's rules by its names, as far as the text tells.
+"""Warnings: what a careful person wants to know of a valid Dockerfile. BuildKit's rules by its names, as far as the text tells.
 
 `# check=skip=RULE,RULE` (or `skip=all`) at the file's top turns rules off, the same comment above an instruction for that one, and
 `# check=error=true` makes an error of them. What needs variables' values, the base image or the context is the build's to say.
@@ -172,7 +172,7 @@ def _of_instruction(instruction: Instruction, escape: str) -> Iterator[_Found]:
     if isinstance(instruction, Env | Arg):
         for name, _ in instruction.pairs:
             if _SECRET.search(name) and not _NO_SECRET.search(name):
-                message = f"'{_short(name)}' looks like a secret, and {instruction.name} is kept in the image; use RUN --mount=type=secret"
+                message = f"'{_short(name)}' looks like a secret, and images keep {instruction.name}; use RUN --mount=type=secret"
                 yield instruction.line, "SecretsUsedInArgOrEnv", message
     elif isinstance(instruction, Maintainer):
         yield instruction.line, "MaintainerDeprecated", 'MAINTAINER is old; write LABEL org.opencontainers.image.authors="…"'

@@ -1,4 +1,4 @@
-"""Durations as Go writes them: `300ms`, `1.5h`, `1m30s`."""
+"""Durations as Go writes them: `300ms`, `1.5h`, `1m30s`. How people read them (2 minutes ago) is `cli/units.py`'s."""
 
 import re
 
@@ -9,6 +9,11 @@ _STEP = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _DURATION = re.compile(rf"([+-]?)(0|(?:{_STEP.pattern})+)", re.ASCII)
 
 
+def is_duration(text: str) -> bool:
+    """Tell whether a text has a duration's form."""
+    return len(text) <= 100 and _DURATION.fullmatch(text) is not None
+
+
 def parse_duration(text: str) -> int:
     """Read a Go duration in nanoseconds: 300ms, 1.5h, 1m30s, -10s. A bare number but 0 is refused, as in Go.
 
@@ -16,7 +21,7 @@ def parse_duration(text: str) -> int:
     """
     match = _DURATION.fullmatch(text) if len(text) <= 100 else None
     if not match:
-        raise UsageError(f"invalid duration '{text[:100]}'", hint="give numbers with units ns, us, ms, s, m or h, as in 1m30s")
+        raise UsageError(f"invalid duration '{text}'", hint="give numbers with units ns, us, ms, s, m or h, as in 1m30s")
     total = 0
     for number, unit in _STEP.findall(match.group(2)):
         whole, _, part = number.partition(".")
