@@ -3,6 +3,14 @@
     libc.py        the one CDLL, its functions' types, and how a failed call becomes an OSError
     mount.py       mounts by the new mount API: attach, detach, bind, pivot_root, mountinfo
     namespace.py   unshare, setns, what a process's namespaces are, loopback
+    netns.py       a call in another network namespace, and its settings (sysctl)
+    netlink.py     conversations with the kernel about networks: messages, attributes, errors in words
+    link.py        links, which others call interfaces: bridges, veth pairs, macvlans
+    route.py       addresses and routes
+    nftables.py    packet filter and address translation: a table's chains, sets and rules, changed at once
+    nft_rules.py   what a rule of nftables says, and the kernel's instructions for it
+    nft_types.py   what such a rule can look at: addresses, ports, links, and the types of their values
+    nft_listing.py what a table of nftables holds
     process.py     pidfd, prctl, capabilities, who is alive, start times
     fs.py          files beneath a root (openat2), reflinks, holes, xattrs, syncfs
     terminal.py    pseudo-terminals, raw mode, window size
@@ -10,5 +18,6 @@
     ptrace.py      watches another process's changing calls, and kills it at one, for the conformance kit
     uncommon.py    calls that only comparisons make
 
-Wrappers check, call, raise, and hold no policy. Everything here imports only os, sys, ctypes and its neighbours.
+Wrappers check, call, raise, and hold no policy. Everything here imports only os, sys, ctypes and its neighbours;
+what is for networks imports struct and socket, too.
 """
