@@ -7,6 +7,8 @@ much of them, and never in a way that blocks (CVE-2024-9676 in other engines). S
 import errno
 import os
 
+from lamina.linux.fs import open_in_root
+
 MAX_FILE_BYTES = 10 << 20
 
 
@@ -20,9 +22,10 @@ class Identity:
         self.home = home
 
 
-def _rows(path: str, columns: int) -> list[list[str]]:
+def _rows(path: str, columns: int, root_fd: int | None) -> list[list[str]]:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = os.open(path, flags) if root_fd is None else open_in_root(root_fd, path, flags)
     except (FileNotFoundError, NotADirectoryError):
         return []
     try:
@@ -53,17 +56,18 @@ def _number(text: str) -> int | None:
     return int(text) if int(text) < LEAVE_IT else None
 
 
-def resolve_user(user: str, etc_dir: str = "/etc") -> Identity:
+def resolve_user(user: str, etc_dir: str = "/etc", *, root_fd: int | None = None) -> Identity:
     """Resolve `[USER[:GROUP]]`, names or numbers, as Docker does; the default is root.
 
     Supplementary groups are the group itself and those that /etc/group lists the user in, only the former if a group is given. It
     is among them so that a set-group-ID program can't shake it off, and with it a mode that shuts that group out (CVE-2022-36109).
+    Whoever isn't in the container gives its root as `root_fd`: no symlink of the image leads out of that.
     Raises `OSError` with ENOENT for a name that isn't in the files.
     """
     name, colon, group = user.partition(":")
     name = name or "0"
     number = _number(name)
-    passwd = _rows(f"{etc_dir}/passwd", 6)
+    passwd = _rows(f"{etc_dir}/passwd", 6, root_fd)
     row = next((row for row in passwd if row[0] == name), None)
     if row is None and number is not None:
         row = next((row for row in passwd if _number(row[2]) == number), None)
@@ -75,7 +79,7 @@ def resolve_user(user: str, etc_dir: str = "/etc") -> Identity:
         raise OSError(errno.EINVAL, "the container's /etc/passwd is malformed for", name)
     home = row[5] if row is not None and row[5] else "/"
     groups: tuple[int, ...] = ()
-    table = _rows(f"{etc_dir}/group", 3)
+    table = _rows(f"{etc_dir}/group", 3, root_fd)
     if colon and group:
         found = next((entry for entry in table if entry[0] == group), None)
         chosen = _number(found[2]) if found is not None else _number(group)
