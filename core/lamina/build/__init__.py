@@ -1,0 +1,2 @@
+"""Building images: a Dockerfile, a context, and a cache keyed by content.
+"""
