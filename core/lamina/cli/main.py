@@ -46,6 +46,7 @@ CONTAINER_COMMANDS = {
     "wait": "wait for containers to end",
 }
 IMAGE_COMMANDS = {
+    "build": "build an image from a Dockerfile",
     "history": "show how an image came to be",
     "images": "list images",
     "import": "make an image of a root file system's tar archive",
@@ -64,6 +65,13 @@ TOP_COMMANDS = {
     "version": "show the version",
 }
 GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "builder": (
+        "the build cache",
+        {
+            "build": ("build", "build an image from a Dockerfile"),
+            "prune": ("builder_prune", "remove what builds have kept"),
+        },
+    ),
     "container": (
         "manage containers",
         {

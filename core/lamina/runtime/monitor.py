@@ -39,6 +39,7 @@ class MonitorPlan:
         terminal_size: tuple[int, int] = (0, 0),
         finish_command: Sequence[str] = (),
         pid_namespace: str = "",
+        ends_with_creator: bool = False,
     ) -> None:
         self.steps = steps
         self.tty = tty
@@ -50,6 +51,8 @@ class MonitorPlan:
         self.finish_command = finish_command
         self.pid_namespace = pid_namespace
         """The PID namespace to enter; "" for a new one."""
+        self.ends_with_creator = ends_with_creator
+        """Kill the container when the creator closes the channel, or dies: a build's command has nobody else."""
 
 
 def run(plan: MonitorPlan, channel_fd: int) -> None:
@@ -345,6 +348,11 @@ class _Monitor:
             client.connection.close()
             if client is self.creator:
                 self.creator_waits = False
+                if self.plan.ends_with_creator:
+                    try:
+                        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so it is still the container's
+                    except ProcessLookupError:
+                        pass
 
     def _accept(self, listening: socket.socket) -> None:
         try:

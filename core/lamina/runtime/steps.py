@@ -39,18 +39,20 @@ class Place:
             except FileNotFoundError:
                 parent_fd = open_in_root(self.root_fd, "/".join(parts[: depth - 1]), os.O_PATH | os.O_DIRECTORY)
                 try:
+                    before = os.stat(f"/proc/self/fd/{parent_fd}")
                     if directory or not last:
                         os.mkdir(parts[depth - 1], 0o755, dir_fd=parent_fd)
                     else:
                         os.close(
                             os.open(parts[depth - 1], os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd)
                         )
+                    if remember:  # then the directory's time isn't the container's doing either
+                        os.utime(f"/proc/self/fd/{parent_fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
+                        self.made.append(path)
                 except FileExistsError:
                     raise OSError(errno.ELOOP, "a symlink that leads nowhere is in the way", "/" + path) from None
                 finally:
                     os.close(parent_fd)
-                if remember:
-                    self.made.append(path)
                 fd = open_in_root(self.root_fd, path, os.O_PATH)
             if last:
                 is_directory = os.stat(f"/proc/self/fd/{fd}").st_mode & 0o170000 == 0o040000

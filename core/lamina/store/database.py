@@ -79,6 +79,25 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX volume_users_by_container ON volume_users (container_id);
     """,
+    """
+    CREATE TABLE build_cache (             -- what a step of a build came to
+        key TEXT PRIMARY KEY,              -- digest of all that the step's result depends on
+        kind TEXT NOT NULL,                -- the instruction's word, or 'content': what a bound or copied tree holds
+        layer TEXT,                        -- blob, NULL if the step made none
+        stored_bytes INTEGER NOT NULL,     -- of the blob
+        chain TEXT NOT NULL,               -- chain ID of the result, '' for an empty file system
+        content TEXT NOT NULL,             -- digest, for the kind 'content'
+        description TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        used_ns INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX build_cache_by_layer ON build_cache (layer) WHERE layer IS NOT NULL;
+    CREATE TABLE build_blobs (             -- what a running build stands on, which nobody may delete
+        operation INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        PRIMARY KEY (operation, digest)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
 

@@ -354,7 +354,7 @@ class ImageStore:
         return Removal(untagged=tuple(name.familiar for name in going), deleted=(image.id,) if deletes else (), chain_ids=chain)
 
     def delete_unreferenced_blobs(self, *, wait: bool = True) -> int:
-        """Delete every blob that no image has; return the bytes freed.
+        """Delete every blob that no image, build cache or running build has; return the bytes freed.
 
         Waits until nobody adds content, since what is added has no row yet; without `wait` does nothing meanwhile.
         """
@@ -362,12 +362,12 @@ class ImageStore:
         with self.content.exclusive(wait=wait) as held:
             if not held:
                 return 0
-            kept = {row[0] for row in self.database.connection.execute("SELECT digest FROM image_blobs")}
+            kept = {row[0] for row in self.database.connection.execute(_KEPT)}
             for digest in list(self.content.walk()):
                 if digest not in kept:
                     freed_bytes += self.content.delete(digest)
             with self.database.transaction() as tx:
-                tx.execute("DELETE FROM layer_blobs WHERE digest NOT IN (SELECT digest FROM image_blobs)")
+                tx.execute(f"DELETE FROM layer_blobs WHERE digest NOT IN ({_KEPT})")
         return freed_bytes
 
     def rewrite_index(self) -> None:
@@ -458,6 +458,10 @@ class ImageStore:
 
 
 _COLUMNS = tuple(Image.__dataclass_fields__)
+_KEPT = (
+    "SELECT digest FROM image_blobs UNION SELECT digest FROM build_blobs"
+    " UNION SELECT layer FROM build_cache WHERE layer IS NOT NULL"
+)
 
 
 def _image(row: "sqlite3.Row") -> Image:

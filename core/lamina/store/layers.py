@@ -164,15 +164,19 @@ class LayerStore:
         with self.database.transaction() as tx:
             tx.execute("DELETE FROM layers WHERE driver = ? AND key = ?", (driver.name, key))
 
-    def _leave_no_view(self, driver: StorageDriver, key: str) -> None:
-        """Take away what a killed process left mounted at a view's place: only a view that can't be detached is ever there."""
+    def parents(self, name: str, key: str) -> tuple[str, ...]:
+        """List the keys below a layer, nearest first."""
         rows = self.database.connection.execute(
             "WITH RECURSIVE chain (key) AS (SELECT parent FROM layers WHERE driver = :driver AND key = :key UNION ALL"
             " SELECT parent FROM layers JOIN chain USING (key) WHERE driver = :driver)"
             " SELECT key FROM chain WHERE key IS NOT NULL",
-            {"driver": driver.name, "key": key},
+            {"driver": name, "key": key},
         )
-        parents = [row[0] for row in rows]
+        return tuple(row[0] for row in rows)
+
+    def _leave_no_view(self, driver: StorageDriver, key: str) -> None:
+        """Take away what a killed process left mounted at a view's place: only a view that can't be detached is ever there."""
+        parents = self.parents(driver.name, key)
         for readonly in (True, False):
             try:
                 view = driver.mounts(key, parents, readonly=readonly)

@@ -1,7 +1,7 @@
 """A container's files as layers: what it has changed, committing that as an image, exporting the whole tree."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,7 @@ class Content:
         """
         storage = self.context.layers.driver(container.driver)
         changes = self.context.layers.changes(storage, container.id, container.parents)
-        made = set(container.made_mountpoints)
-        used = {change.path.rpartition("/")[0] for change in changes if change.path not in made}
-        return [change for change in changes if change.path not in made or change.kind is not ChangeKind.ADD or change.path in used]
+        return without_mountpoints(changes, set(container.made_mountpoints))
 
     def commit(
         self,
@@ -86,6 +84,12 @@ class Content:
         storage = self.context.layers.driver(container.driver)
         with self.context.layers.seen(storage, container.id, container.parents) as root:
             write_tree(out, root)
+
+
+def without_mountpoints(changes: Sequence[Change], made: Set[str]) -> list[Change]:
+    """Leave out what was made to be mounted on, unless something was put into it since."""
+    used = {change.path.rpartition("/")[0] for change in changes if change.path not in made}
+    return [change for change in changes if change.path not in made or change.kind is not ChangeKind.ADD or change.path in used]
 
 
 def _defaults(config: ContainerConfig, image: Defaults) -> Defaults:

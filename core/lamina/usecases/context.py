@@ -102,6 +102,10 @@ class Context:
         """Where the monitor takes clients."""
         return os.path.join(self.container_run_dir(container_id), "attach")
 
+    def build_dir(self, operation_id: int) -> str:
+        """What a build needs while it runs; recovery removes that of one that was killed."""
+        return os.path.join(self.root_dir, "tmp", f"build-{operation_id}")
+
     def network(self, name: str) -> NetworkDriver:
         """Give the network driver of that name."""
         return NetworkDriver(host=self.host, asked_name=name)

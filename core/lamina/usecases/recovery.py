@@ -8,6 +8,7 @@ import os
 
 from lamina.errors import LaminaError
 from lamina.linux import process
+from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status
 from lamina.store.operations import dead_operations, locked
 from lamina.usecases.context import Context
@@ -97,14 +98,27 @@ class Recovery:
                 if moving is not None:
                     self._undo_move(moving, driver, operation_id)
                 else:
-                    context.layers.undo_preparation(driver, key, operation_id)
+                    self._undo_layer(driver, key, operation_id)
+            remove_tree(context.build_dir(operation_id))
             for volume, _state, owner in self.volumes.half_made():
                 if owner == operation_id:
                     self.volumes.finish_removal(volume)
             with context.database.transaction() as tx:
+                tx.execute("DELETE FROM build_blobs WHERE operation = ?", (operation_id,))
                 tx.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
         except (OSError, LaminaError) as error:
             context.warn(f"what a killed command left behind could not be removed: {error}")
+
+    def _undo_layer(self, driver: str, key: str, operation_id: int) -> None:
+        """Discard a layer that no container has: an image's half unpacked, or one that a killed build ran a command on."""
+        layers = self.context.layers
+        writable = layers.database.connection.execute(
+            "SELECT parent FROM layers WHERE driver = ? AND key = ? AND state = 'writable' AND operation = ?",
+            (driver, key, operation_id),
+        ).fetchone()
+        if writable is not None:
+            layers.unmount_if_mounted(layers.driver(driver), key, layers.parents(driver, key))
+        layers.undo_preparation(driver, key, operation_id)
 
     def _undo_move(self, container: Container, driver: str, operation_id: int) -> None:
         """Discard what a killed migration was making of a container on another driver."""

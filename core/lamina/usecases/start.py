@@ -266,24 +266,31 @@ class Starter:
         return [(os.path.join(folder, name), f"/etc/{name}") for name in ("hostname", "hosts", "resolv.conf")]
 
     def _write_files(self, container: Container) -> None:
-        folder = self.context.container_dir(container.id)
-        hostname = container.config.hostname or container.short_id
-        hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-        names = f"{hostname}.{container.config.domainname} {hostname}" if container.config.domainname else hostname
-        for name, text in (("hostname", hostname + "\n"), ("hosts", f"{hosts}127.0.1.1\t{names}\n")):
-            path = os.path.join(folder, name)
-            if not os.path.exists(path):
-                with open(path, "w", encoding="utf-8") as file:
-                    file.write(text)
-        path = os.path.join(folder, "resolv.conf")
+        write_files(
+            self.context.container_dir(container.id),
+            hostname=container.config.hostname or container.short_id,
+            domainname=container.config.domainname,
+        )
+
+
+def write_files(folder: str, *, hostname: str, domainname: str = "", more_hosts: str = "") -> None:
+    """Write a container's hosts, hostname and resolv.conf, those that aren't there yet."""
+    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    for name, text in (("hostname", hostname + "\n"), ("hosts", f"{hosts}127.0.1.1\t{names}\n{more_hosts}")):
+        path = os.path.join(folder, name)
         if not os.path.exists(path):
-            try:
-                with open("/etc/resolv.conf", encoding="utf-8", errors="surrogateescape") as file:
-                    text = file.read()
-            except OSError:
-                text = ""  # the host has none
-            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
+    path = os.path.join(folder, "resolv.conf")
+    if not os.path.exists(path):
+        try:
+            with open("/etc/resolv.conf", encoding="utf-8", errors="surrogateescape") as file:
+                text = file.read()
+        except OSError:
+            text = ""  # the host has none
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
 
 
 _TMPFS_FLAGS = {

@@ -1,0 +1,174 @@
+"""A build from request to image: everything of this room comes together here.
+
+It may be killed at any line: steps that are done are in the cache, what was half made carries the operation's number, and the image
+becomes visible in one transaction at the end.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lamina.build.cache import Cache
+from lamina.build.graph import needed_stages, target_stage
+from lamina.build.layers import DamagedLayerError, Layers
+from lamina.build.progress import DONE, Progress, Step
+from lamina.build.request import BuildRequest
+from lamina.build.scheduler import Scheduler
+from lamina.build.session import Session, parse_platform
+from lamina.build.stage import StageWork, StepFailedError
+from lamina.build.state import State
+from lamina.build.variables import Arguments
+from lamina.dockerfile.errors import DockerfileError
+from lamina.dockerfile.parse import parse
+from lamina.errors import UsageError
+from lamina.model.digest import Digest
+from lamina.model.image import Platform
+from lamina.model.reference import Reference
+from lamina.store.images import Image
+from lamina.usecases.context import Context
+
+if TYPE_CHECKING:
+    from lamina.build.context import BuildContext
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What a build came to."""
+
+    image: Image
+    names: tuple[Reference, ...]
+
+
+def build(context: Context, request: BuildRequest, progress: Progress) -> Built:
+    """Build an image. Raises `DockerfileError` for what is wrong in the Dockerfile or fails in a step, `UsageError` and others."""
+    from lamina.build.context import open_context
+
+    request = _with_epoch(request)
+    machine = Platform(os="linux", architecture=_ARCHITECTURES.get(os.uname().machine, os.uname().machine))
+    platform = parse_platform(request.platform, machine=machine) if request.platform else machine
+    distrusted: set[Digest] = set()
+    layers = _layers(context, request, distrusted)
+    try:
+        with open_context(
+            request.source, dockerfile=request.dockerfile, stdin=request.stdin, spool_dir=_spool_dir(layers, request)
+        ) as files:
+            dockerfile = parse(files.dockerfile, file_name=files.dockerfile_name)
+            for warning in dockerfile.warnings:
+                progress.warn(warning)
+            arguments = Arguments(dockerfile, request, target=platform, machine=machine)
+            target = target_stage(dockerfile, request.target)
+            while True:
+                cache = Cache(context.database, context.images, no_cache=request.no_cache)
+                session = Session(
+                    context=context, request=request, dockerfile=dockerfile, files=files, arguments=arguments, layers=layers,
+                    cache=cache, progress=progress, platform=platform,
+                )  # fmt: skip
+                try:
+                    state = _run_stages(session, target)
+                    break
+                except DamagedLayerError as error:
+                    distrusted.add(error.layer.digest)
+                    if not cache.forget_layer(error.layer.digest):  # it is an image's: no build can help
+                        raise
+                finally:
+                    cache.end()
+            for name in arguments.unused():
+                progress.warn(f"the build argument '{name}' was given, and no ARG asks for it")
+            return _finish(session, state)
+    finally:
+        layers.close()
+
+
+def _layers(context: Context, request: BuildRequest, distrusted: set[Digest]) -> Layers:
+    epoch = request.source_date_epoch
+    limit_ns = None if epoch is None else epoch * 10**9
+    return Layers(context, driver=request.storage_driver, mtime_limit_ns=limit_ns, distrusted=distrusted)
+
+
+def _spool_dir(layers: Layers, request: BuildRequest) -> str:
+    """Where a context that comes as an archive is unpacked; a directory needs no place, and then nothing is written."""
+    return "" if request.source != "-" and os.path.isdir(request.source) else layers.dir
+
+
+def _run_stages(session: Session, target: int) -> State:
+    wanted = needed_stages(session.dockerfile, session.arguments, target)
+    stages = session.dockerfile.stages
+    progress = session.progress
+    scheduler = Scheduler(lambda index: StageWork(session, stages[index]).work(), tick=progress.tick, tick_s=progress.tick_s)
+    session.states = scheduler.states
+    try:
+        scheduler.run(wanted)
+    except StepFailedError as error:
+        progress.failed(error.step, _excerpt(session.files, session, error))
+        raise
+    return scheduler.states[target]
+
+
+def _excerpt(files: "BuildContext", session: Session, error: StepFailedError) -> str:
+    from lamina.build.excerpt import excerpt
+
+    return excerpt(files.dockerfile, session.dockerfile, line=error.line, last_line=error.last_line)
+
+
+def _finish(session: Session, state: State) -> Built:
+    """Write the image, or only what is missing of it, and give it its names."""
+    request, images = session.request, session.context.images
+    config = state.config
+    if request.labels:
+        config = replace(config, config=replace(config.config, labels={**config.config.labels, **request.labels}))
+    if not config.created:
+        from lamina.model.image_config import format_time
+
+        config = replace(config, created=format_time(session.epoch_ns or 0))
+    step = session.progress.step("exporting to image")
+    step.begin()
+    if state.image_id is not None and config == state.config:  # nothing but FROM: it is the same image
+        image = images.get(state.image_id)
+        _tag(session, image, request.names)
+    else:
+        content = config.to_bytes()
+        found = images.find_whole(Digest.of(content))
+        if found is not None:
+            image = found
+            _tag(session, image, request.names)
+        else:
+            from lamina.store.oci_archive import oci_manifest
+
+            with images.ingest() as ingest:
+                image = images.add(
+                    ingest, manifest=oci_manifest(content, state.layers), config=content, layers=state.layers, names=request.names
+                )
+    _say(step, image, request.names)
+    step.end(DONE)
+    return Built(image=image, names=request.names)
+
+
+def _tag(session: Session, image: Image, names: Sequence[Reference]) -> None:
+    images = session.context.images
+    if names:
+        has = set(images.names(image))
+        for name in names:
+            if name not in has:
+                images.tag(image, name)
+
+
+def _say(step: Step, image: Image, names: Sequence[Reference]) -> None:
+    step.say(f"writing image {image.id}")
+    for name in names:
+        step.say(f"naming to {name.canonical}")
+
+
+def _with_epoch(request: BuildRequest) -> BuildRequest:
+    """Take SOURCE_DATE_EPOCH from --build-arg or the environment, the former first (reproducible-builds.org)."""
+    text = request.build_args.get("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", ""))
+    if request.source_date_epoch is not None or not text:
+        return request
+    if not (text.isascii() and text.isdigit() and int(text) < 1 << 33):
+        raise UsageError(f"SOURCE_DATE_EPOCH is '{text[:50]}', not seconds since 1970")
+    return replace(request, source_date_epoch=int(text), build_args={**request.build_args, "SOURCE_DATE_EPOCH": text})
+
+
+__all__ = ["Built", "DockerfileError", "build"]

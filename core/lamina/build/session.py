@@ -1,0 +1,122 @@
+"""What all stages of one build share: the request, the Dockerfile, the context, the layers, the cache, the images below."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from lamina.build.cache import Cache
+from lamina.build.layers import Layers
+from lamina.build.progress import Progress
+from lamina.build.request import BuildRequest
+from lamina.build.state import State, of_image, scratch
+from lamina.build.variables import Arguments
+from lamina.dockerfile.instructions import Dockerfile
+from lamina.errors import NotFoundError, UsageError
+from lamina.model.container import merge_env
+from lamina.model.image import Platform
+from lamina.store.images import Image
+from lamina.usecases.context import Context
+
+if TYPE_CHECKING:
+    from lamina.build.context import BuildContext
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One build. `states` are those of the stages that are complete."""
+
+    context: Context
+    request: BuildRequest
+    dockerfile: Dockerfile
+    files: "BuildContext"
+    arguments: Arguments
+    layers: Layers
+    cache: Cache
+    progress: Progress
+    platform: Platform
+    states: Mapping[int, State] = field(default_factory=dict)
+    _images: dict[tuple[str, str], State] = field(default_factory=dict)
+
+    @property
+    def epoch_ns(self) -> int | None:
+        """SOURCE_DATE_EPOCH in nanoseconds, None if there is none."""
+        epoch = self.request.source_date_epoch
+        return None if epoch is None else epoch * 10**9
+
+    def image(self, name: str, platform: str) -> State:
+        """Give the state that an image is, pulled if it isn't here or `--pull` says so. Raises `NotFoundError`, `UsageError`."""
+        key = (name, platform)
+        if key not in self._images:
+            self._images[key] = self._image(name, platform)
+        return self._images[key]
+
+    def _image(self, name: str, platform: str) -> State:
+        wanted = parse_platform(platform, machine=self.platform) if platform else self.platform
+        if name == "scratch":
+            return scratch(wanted)
+        images = self.context.images
+        image = None
+        if not self.request.pull:
+            try:
+                image = images.resolve(name)
+            except NotFoundError:
+                pass
+        if image is None:
+            image = _pull(self.context, name, wanted)
+        config = images.config(image)
+        explicit = bool(platform or self.request.platform)
+        if not _fits(config.platform, wanted):
+            if explicit:
+                raise UsageError(
+                    f"the image '{name}' is for {config.platform}, not for {wanted}",
+                    hint="choose another platform, or another image",
+                )
+            self.progress.warn(f"the image '{name}' is for {config.platform}, and this machine is {wanted}")
+        return of_image(config, tuple(images.layers(image)), image.id)
+
+
+def with_path(state: State) -> State:
+    """Give a base the PATH that Docker gives one that has none."""
+    if any(item.startswith("PATH=") for item in state.defaults.env):
+        return state
+    return state.with_defaults(env=merge_env(list(state.defaults.env), [DEFAULT_PATH]))
+
+
+def without_triggers(state: State) -> State:
+    """Give a base without its ONBUILD triggers: they are carried out once."""
+    return state.with_defaults(on_build=()) if state.defaults.on_build else state
+
+
+_ARCHITECTURES = {
+    "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armhf": "arm", "armel": "arm",
+    "armv7l": "arm",
+}  # fmt: skip
+
+
+def parse_platform(text: str, *, machine: Platform) -> Platform:
+    """Read `OS/ARCHITECTURE[/VARIANT]`, an architecture alone, or `local`."""
+    if text == "local":
+        return machine
+    parts = text.lower().split("/")
+    if len(parts) == 1:
+        parts = ["linux", parts[0]] if parts[0] != "linux" else ["linux", machine.architecture]
+    if not 2 <= len(parts) <= 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
+        raise UsageError(f"invalid platform '{text}'", hint="write OS/ARCHITECTURE, such as linux/amd64")
+    if parts[0] != "linux":
+        raise UsageError(f"the platform '{text}' can't be built here", hint="only linux can")
+    architecture = _ARCHITECTURES.get(parts[1], parts[1])
+    variant = parts[2] if len(parts) == 3 else ""
+    if (architecture, variant) in {("arm64", "v8"), ("amd64", "v1")}:
+        variant = ""  # what these are without saying so (containerd: platforms, Normalize)
+    return Platform(os=parts[0], architecture=architecture, variant=variant)
+
+
+def _fits(has: Platform, wanted: Platform) -> bool:
+    bare = replace(has, variant="") if not wanted.variant or (has.architecture, has.variant) == ("arm64", "v8") else has
+    return (bare.os, bare.architecture, bare.variant) == (wanted.os, wanted.architecture, wanted.variant)
+
+
+def _pull(context: Context, name: str, platform: Platform) -> Image:
+    raise NotFoundError(f"no such image: '{name}'", hint="`lamina images` lists those that are here")
