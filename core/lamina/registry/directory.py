@@ -9,6 +9,7 @@ Signatures (`signature-N`) are neither read nor written.
 """
 
 import contextlib
+import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from lamina.registry.oci_form import sniffed
 from lamina.registry.oci_layout import DirectoryFiles
 from lamina.registry.places import Place
 from lamina.registry.transport import Document
-from lamina.registry.writing import NewDirectory, Pending, naming, sync_directory, write_file
+from lamina.registry.writing import NewDirectory, Pending, is_empty, lock_directory, naming, sync_directory, write_file
 
 _VERSION = b"Directory Transport Version: 1.1\n"
 _KNOWN_VERSIONS = (b"Directory Transport Version: 1.0", b"Directory Transport Version: 1.1", b"Directory Transport Version: 1.2")
@@ -91,9 +92,10 @@ class DirectoryDestination:
         path = place.path
         if os.path.lexists(path) and not os.path.isdir(path):
             raise UsageError(f"'{path}' is not a directory")
-        if os.path.isdir(path) and not os.path.exists(os.path.join(path, "manifest.json")) and os.listdir(path):
-            looks = what_directory(path)
-            raise UsageError(f"'{path}' is not empty, and no image directory" + (f"; {looks}" if looks else ""))
+        with lock_directory(path, fcntl.LOCK_SH) as fd:
+            if fd is not None and not os.path.exists(os.path.join(path, "manifest.json")) and not is_empty(path):
+                looks = what_directory(path)
+                raise UsageError(f"'{path}' is not empty, and no image directory" + (f"; {looks}" if looks else ""))
         self._directory = NewDirectory(path, self.described)
         self._pending = Pending(path)
         self._manifests: dict[str, bytes] = {}

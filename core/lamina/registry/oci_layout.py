@@ -8,6 +8,7 @@ here: writing an archive (`oci_archive.py`).
 """
 
 import contextlib
+import fcntl
 import os
 import posixpath
 import stat
@@ -25,7 +26,7 @@ from lamina.registry.archive_file import ArchiveFile, telling, what_archive, wha
 from lamina.registry.oci_form import OciForm, sniffed
 from lamina.registry.places import Place
 from lamina.registry.transport import Document
-from lamina.registry.writing import FileRange, NewDirectory, Pending, naming, sync_directory, write_file
+from lamina.registry.writing import FileRange, NewDirectory, Pending, is_empty, lock_directory, naming, sync_directory, write_file
 from lamina.store.archive_spool import blob_path
 from lamina.store.content import LAYOUT_DOCUMENT
 from lamina.store.images import CONTAINERD_NAME, REF_NAME
@@ -289,13 +290,14 @@ class OciLayoutDestination:
     def _refuse_other_things(self, path: str) -> None:
         if os.path.lexists(path) and not os.path.isdir(path):
             raise UsageError(f"'{path}' is not a directory", hint="an archive is oci-archive:PATH or docker-archive:PATH")
-        if os.path.isdir(path):
-            if os.path.exists(os.path.join(path, "oci-layout")):
-                with telling(self.described):
-                    _read_index(DirectoryFiles(path))
-            elif os.listdir(path):
+        with lock_directory(path, fcntl.LOCK_SH) as fd:  # another writer may be about to make a layout of it
+            if fd is None or is_empty(path):
+                return
+            if not os.path.exists(os.path.join(path, "oci-layout")):
                 looks = what_directory(path)
                 raise UsageError(f"'{path}' is neither empty nor an OCI layout" + (f"; {looks}" if looks else ""))
+            with telling(self.described):
+                _read_index(DirectoryFiles(path))
 
     def _path(self, digest: Digest) -> str:
         return os.path.join(self._directory.path, blob_path(digest))

@@ -22,6 +22,7 @@ from lamina.registry.places import STANDARD_STREAM
 
 _OPEN_FILES = 200
 """How many files without a name are held open at once; most limits are 1024."""
+_HIDDEN = ".lamina-"
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 
@@ -41,7 +42,7 @@ class NewFile:
             self.fd = os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
 
     def _new_name(self) -> str:
-        return os.path.join(self._directory, f".lamina-{os.urandom(8).hex()}")
+        return os.path.join(self._directory, f"{_HIDDEN}{os.urandom(8).hex()}")
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Write all of it."""
@@ -227,19 +228,39 @@ class NewDirectory:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold off others who write here by these means. The kernel lets go if this process is killed."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+        while True:
+            self._make(os.path.abspath(self.path))  # one who failed may have taken it away, empty as it was
+            with lock_directory(self.path, fcntl.LOCK_EX) as fd:
+                if fd is not None and os.path.exists(self.path) and os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                    yield
+                    return
 
     def remove_if_empty(self) -> None:
-        """Take away what was made, as far as nothing is in it."""
+        """Take away what was made, as far as nothing is in it and nobody is about to write there."""
         for path in reversed(self._made):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), lock_directory(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 os.rmdir(path)
         self._made.clear()
+
+
+@contextlib.contextmanager
+def lock_directory(path: str, how: int) -> Iterator[int | None]:
+    """Lock a directory (flock(2)) and give its descriptor; None if it isn't there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        fcntl.flock(fd, how)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def is_empty(path: str) -> bool:
+    """Whether a directory has nothing in it but what somebody is writing by these means."""
+    return all(name.startswith(_HIDDEN) for name in os.listdir(path))
 
 
 def write_file(directory: str, name: str, content: bytes) -> None:
