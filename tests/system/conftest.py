@@ -4,10 +4,12 @@ Tests of the whole (`test_show_*`) have more: each driver in turn, a root direct
 that driver, a mount namespace for this test alone, and a check that nothing is left when it is over.
 """
 
+import compileall
 import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,17 +17,53 @@ import archives
 import leaks
 import pytest
 from cases import DRIVERS, Lamina
+from outside import TOP
 
 from lamina.engine import Engine
 from lamina.linux import mount, namespace, process
 from lamina.store.image_archive import load
 
+DISK_BYTES = 32 << 30
+HASH_SEED = "00000000-0000-0000-0000-000000000001"
+"""Of the order in which names are listed: on it depends which name of a hard link fuse-overlayfs copies up (`test_aufs_golden.py`)."""
+
 
 @pytest.fixture(scope="session", autouse=True)
-def private_mounts() -> None:
-    """Leave the machine's mount namespace, once for the whole run: what a test mounts, nobody else sees."""
+def private_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave the machine's mount namespace, once for the whole run: what a test mounts, nobody else sees.
+
+    Where pytest makes its directories there is then a disk of the run's own, in a file without a name, and temporary files go there
+    too. A machine's ext4 may have no journal, and such a one reads all that was deleted in the last seconds again for each new file
+    (`recently_deleted` in fs/ext4/ialloc.c): the tests, which make and delete, spent more than half of their time there.
+    """
     namespace.unshare(namespace.CLONE_NEWNS)
     mount.make_private()
+    for folder in ("core", "plugins"):  # where PYTHONDONTWRITEBYTECODE is set, each command would compile them all again
+        compileall.compile_dir(str(TOP / folder), quiet=2)
+    place = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        has_disk = disk_at(place)
+        if has_disk:
+            (place / "tmp").mkdir()
+            patch.setenv("TMPDIR", str(place / "tmp"))
+            patch.setattr(tempfile, "tempdir", None)
+        yield
+        if has_disk:
+            mount.unmount(str(place), detach=True)
+
+
+def disk_at(place: Path) -> bool:
+    """Mount an empty ext4 with a journal, which takes only the space that is used; on a machine without loop devices there is none."""
+    image = place.with_name(f"{place.name}.disk")
+    with image.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    try:
+        options = f"lazy_itable_init=1,lazy_journal_init=1,hash_seed={HASH_SEED}"
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, str(image)], check=True)
+        done = subprocess.run(["mount", "-o", "loop,discard,noinit_itable", str(image), str(place)], check=False)
+    finally:
+        image.unlink()
+    return done.returncode == 0
 
 
 @pytest.fixture(autouse=True)
