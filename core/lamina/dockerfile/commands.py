@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.expand import expand_word
 from lamina.dockerfile.flags import FlagKind, Flags, read_flags
-from lamina.dockerfile.heredocs import read_mark
+from lamina.dockerfile.heredocs import HeredocMark, read_mark
 from lamina.dockerfile.instructions import (
     Arg,
     Cmd,
@@ -35,7 +35,7 @@ from lamina.dockerfile.instructions import (
     Workdir,
 )
 from lamina.dockerfile.mounts import parse_mount
-from lamina.dockerfile.words import SPACE, json_list, split_blanks, split_first, split_quoted
+from lamina.dockerfile.words import SPACE, json_list, shown, split_blanks, split_first, split_quoted
 from lamina.errors import UsageError
 from lamina.model.durations import parse_duration
 
@@ -73,9 +73,9 @@ def _from(request: Request, flags: Flags) -> From:
         name = words[2].lower()
         if not _STAGE_NAME.fullmatch(name):
             hint = "a name begins with a letter and has letters, digits, '-', '_' and '.'"
-            raise UsageError(f"a stage can't be named '{words[2][:100]}'", hint=hint)
+            raise UsageError(f"a stage can't be named '{shown(words[2])}'", hint=hint)
     elif len(words) != 1:
-        raise UsageError(f"'{request.rest[:100]}' is neither IMAGE nor IMAGE AS NAME", hint=f"write {_USAGE['FROM']}")
+        raise UsageError(f"'{shown(request.rest)}' is neither IMAGE nor IMAGE AS NAME", hint=f"write {_USAGE['FROM']}")
     return From(
         line=request.line,
         last_line=request.last_line,
@@ -89,9 +89,9 @@ def _from(request: Request, flags: Flags) -> From:
 def _run(request: Request, flags: Flags) -> Run:
     network, security = flags.text("network", "default"), flags.text("security", "sandbox")
     if network not in {"default", "none", "host"}:
-        raise UsageError(f"unknown network '{network[:100]}'", hint="it is default, none or host")
+        raise UsageError(f"unknown network '{shown(network)}'", hint="it is default, none or host")
     if security not in {"sandbox", "insecure"}:
-        raise UsageError(f"unknown security '{security[:100]}'", hint="it is sandbox or insecure")
+        raise UsageError(f"unknown security '{shown(security)}'", hint="it is sandbox or insecure")
     command = _command(request)
     mark = read_mark(request.rest) if request.heredocs else None
     return Run(
@@ -121,7 +121,7 @@ def _copy(request: Request, flags: Flags) -> Copy:
         is_plain = False
     if not is_plain:
         raise UsageError(
-            f"--from can't have variables, '{from_[:100]}'",
+            f"--from can't have variables, '{shown(from_)}'",
             hint="name a stage made with FROM $VARIABLE AS NAME and copy from that",
         )
     return Copy(
@@ -146,15 +146,22 @@ def _copy(request: Request, flags: Flags) -> Copy:
 
 def _paths(words: list[str], heredocs: tuple[Heredoc, ...]) -> list[str]:
     """Give the words that name no heredoc."""
-    marks = {word: mark for word in words if "<<" in word and (mark := read_mark(word))}
+    marks = {word: mark for word in words if "<<" in word and (mark := _mark(word))}
     if words[-1] in marks:
-        raise UsageError(f"the destination '{words[-1][:100]}' can't be a heredoc")
+        raise UsageError(f"the destination '{shown(words[-1])}' can't be a heredoc")
     if [mark.name for word in words if (mark := marks.get(word))] != [heredoc.name for heredoc in heredocs]:
         raise UsageError("a heredoc's mark isn't one word", hint="write <<NAME or <<'NAME', without blanks")
     for heredoc in heredocs:
         if "/" in heredoc.name or heredoc.name in {".", ".."}:
-            raise UsageError(f"a heredoc named '{heredoc.name[:100]}' can't be a file", hint="put the path into the destination")
+            raise UsageError(f"a heredoc named '{shown(heredoc.name)}' can't be a file", hint="put the path into the destination")
     return [word for word in words if word not in marks]
+
+
+def _mark(word: str) -> HeredocMark | None:
+    try:
+        return read_mark(word)
+    except ExpandError:
+        return None  # a part of a quoted name, cut at its blank
 
 
 def _env(request: Request, flags: Flags) -> Env:
@@ -171,16 +178,16 @@ def _pairs(request: Request) -> tuple[tuple[str, str], ...]:
     if is_old_form(request.rest, escape=request.escape):
         name, value = split_first(request.rest)
         if not value:
-            raise UsageError(f"'{name[:100]}' has no value", hint=f"write {request.word} {name[:100]}=VALUE")
+            raise UsageError(f"'{shown(name)}' has no value", hint=f"write {request.word} {shown(name)}=VALUE")
         return ((name, value),)
     pairs = []
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             hint = "put a value with blanks into quotes"
-            raise UsageError(f"'{word[:100]}' isn't NAME=VALUE", hint=hint)
+            raise UsageError(f"'{shown(word)}' isn't NAME=VALUE", hint=hint)
         if not name:
-            raise UsageError(f"'{word[:100]}' has no name")
+            raise UsageError(f"'{shown(word)}' has no name")
         pairs.append((name, value))
     return tuple(pairs)
 
@@ -196,7 +203,7 @@ def _arg(request: Request, flags: Flags) -> Arg:
     for word in split_quoted(request.rest, escape=request.escape):
         name, equals, value = word.partition("=")
         if not name:
-            raise UsageError(f"'{word[:100]}' has no name")
+            raise UsageError(f"'{shown(word)}' has no name")
         pairs.append((name, value if equals else None))
     return Arg(line=request.line, last_line=request.last_line, text=request.text, pairs=tuple(pairs))
 
@@ -233,7 +240,7 @@ def _entrypoint(request: Request, flags: Flags) -> Entrypoint:
 def _shell(request: Request, flags: Flags) -> Shell:
     listed = _list(request)
     if not listed:
-        raise UsageError(f"'{request.rest[:100]}' isn't a JSON list of texts", hint=f"write {_USAGE['SHELL']}")
+        raise UsageError(f"'{shown(request.rest)}' isn't a JSON list of texts", hint=f"write {_USAGE['SHELL']}")
     command = Command(arguments=listed, is_shell=False)
     return Shell(line=request.line, last_line=request.last_line, text=request.text, command=command)
 
@@ -250,16 +257,16 @@ def _healthcheck(request: Request, flags: Flags) -> Healthcheck:
     kind, rest = split_first(request.rest)
     if kind.upper() == "NONE":
         if rest:
-            raise UsageError(f"NONE can't have '{rest[:100]}' behind it")
+            raise UsageError(f"NONE can't have '{shown(rest)}' behind it")
         return Healthcheck(line=request.line, last_line=request.last_line, text=request.text, command=None)
     if kind.upper() != "CMD":
-        raise UsageError(f"'{kind[:100]}' is neither NONE nor CMD", hint=f"write {_USAGE['HEALTHCHECK']}")
+        raise UsageError(f"'{shown(kind)}' is neither NONE nor CMD", hint=f"write {_USAGE['HEALTHCHECK']}")
     command = _command_of(rest)
     if not command.arguments or not rest:
         raise UsageError("CMD has no command", hint=f"write {_USAGE['HEALTHCHECK']}")
     retries = flags.text("retries", "0").removeprefix("+")
     if not retries.isascii() or not retries.isdecimal() or len(retries) > 40 or int(retries) >= 1 << 31:
-        raise UsageError(f"--retries can't be '{retries[:100]}'", hint="it is a number from 0")
+        raise UsageError(f"--retries can't be '{shown(retries)}'", hint="it is a number from 0")
     return Healthcheck(
         line=request.line,
         last_line=request.last_line,
@@ -277,7 +284,7 @@ def _interval(flags: Flags, name: str) -> int:
     text = flags.text(name)
     interval_ns = parse_duration(text) if text else 0
     if interval_ns and interval_ns < _MILLISECOND_NS:
-        raise UsageError(f"--{name} can't be '{text[:100]}'", hint="it is 0 or at least 1ms")
+        raise UsageError(f"--{name} can't be '{shown(text)}'", hint="it is 0 or at least 1ms")
     return interval_ns
 
 
@@ -292,7 +299,7 @@ def _command_of(text: str) -> Command:
     try:
         listed = json_list(text)
     except ValueError as error:
-        raise UsageError(f"'{text[:100]}': {error}") from None
+        raise UsageError(f"'{shown(text)}': {error}") from None
     return Command(arguments=(text,), is_shell=True) if listed is None else Command(arguments=listed, is_shell=False)
 
 
@@ -300,7 +307,7 @@ def _list(request: Request) -> tuple[str, ...] | None:
     try:
         return json_list(request.rest)
     except ValueError as error:
-        raise UsageError(f"'{request.rest[:100]}': {error}") from None
+        raise UsageError(f"'{shown(request.rest)}': {error}") from None
 
 
 _COPY_FLAGS = {

@@ -15,7 +15,7 @@ from typing import TypeVar
 from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.instructions import Instruction
 from lamina.dockerfile.patterns import remove_prefix, remove_suffix, replace
-from lamina.dockerfile.words import is_space
+from lamina.dockerfile.words import is_space, shown
 
 __all__ = ["ExpandError", "expand_document", "expand_instruction", "expand_word", "expand_words"]
 
@@ -174,7 +174,7 @@ class Lexer:
                 result.append(character)
                 words.add(character)
         if stop:
-            raise ExpandError(f"'{self._text[:100]}' has a '${{' without its '{stop}'")
+            raise ExpandError(f"'{shown(self._text)}' has a '${{' without its '{stop}'")
         self._keep_escapes = before
         return "".join(result), words.all()
 
@@ -218,7 +218,7 @@ class Lexer:
 
     def _unended(self, quote: str) -> ExpandError:
         hint = f"end it, or write {self._escape}{quote} for the character itself"
-        return ExpandError(f"'{self._text[:100]}' has a quote {quote} that doesn't end", hint=hint)
+        return ExpandError(f"'{shown(self._text)}' has a quote {quote} that doesn't end", hint=hint)
 
     def _name(self) -> str:
         start = self._at
@@ -242,7 +242,7 @@ class Lexer:
     def _bounded(self, value: str) -> str:
         self._room -= len(value)
         if self._room < 0:
-            raise ExpandError(f"'{self._text[:100]}' becomes longer than {self._max_size} characters")
+            raise ExpandError(f"'{shown(self._text)}' becomes longer than {self._max_size} characters")
         return value
 
     def _variable(self) -> str:
@@ -258,7 +258,7 @@ class Lexer:
             raise self._bad("isn't a variable" if self._next else "has no '}'")
         self._depth += 1
         if self._depth > _MAX_DEPTH:
-            raise ExpandError(f"'{self._text[:100]}' has more than {_MAX_DEPTH} '${{' within each other")
+            raise ExpandError(f"'{shown(self._text)}' has more than {_MAX_DEPTH} '${{' within each other")
         value = self._braced(self._name())
         self._depth -= 1
         return value
@@ -278,7 +278,7 @@ class Lexer:
         if not operator:
             raise self._bad("has no '}'")
         if operator not in ("-+?" if empty_is_unset else "-+?#%"):
-            raise self._bad(f"has '{written}' behind '{name}', which stands for nothing")
+            raise self._bad(f"has '{shown(written)}' behind '{shown(name)}', which stands for nothing")
         word, _ = self._read_to("}", keep_escapes=operator in "#%")
         value = self._value(name)
         if value is None and self._keep_unset:
@@ -290,7 +290,7 @@ class Lexer:
             return "" if missing else word
         if operator == "?":
             if missing:
-                raise ExpandError(f"{name}: " + (word or f"must not be {'unset' if value is None else 'empty'}"))
+                raise ExpandError(f"{shown(name)}: " + (shown(word) or f"must not be {'unset' if value is None else 'empty'}"))
             return value or ""
         longest = word[:1] == operator
         remove = remove_prefix if operator == "#" else remove_suffix
@@ -309,5 +309,5 @@ class Lexer:
 
     def _bad(self, what: str) -> ExpandError:
         return ExpandError(
-            f"'{self._text[:100]}': the '${{' that begins here {what}", hint="write ${NAME}, ${NAME:-DEFAULT} or the like"
+            f"'{shown(self._text)}': the '${{' that begins here {what}", hint="write ${NAME}, ${NAME:-DEFAULT} or the like"
         )

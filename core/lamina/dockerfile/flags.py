@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from lamina.dockerfile.words import is_space, suggestion
+from lamina.dockerfile.words import is_space, shown, suggestion
 from lamina.errors import UsageError
 
 
@@ -78,14 +78,14 @@ def read_flags(texts: list[str], kinds: Mapping[str, FlagKind]) -> Flags:
             near = suggestion(name, kinds)
             known = ", ".join(f"--{one}" for one in kinds)
             hint = f"did you mean --{near}?" if near else f"it has {known}" if known else "it has no flags"
-            raise UsageError(f"unknown flag '{flag[:100]}'", hint=hint)
+            raise UsageError(f"unknown flag '{shown(flag)}'", hint=hint)
         if name in values and kind is not FlagKind.TEXTS:
-            raise UsageError(f"'{flag}' is given twice")
+            raise UsageError(f"'{shown(flag)}' is given twice")
         if kind is FlagKind.SWITCH:
             value = value.lower() if equals else "true"
             if value not in {"true", "false"}:
-                raise UsageError(f"'{text[:100]}' is neither true nor false", hint=f"write {flag} or {flag}=false")
+                raise UsageError(f"'{shown(text)}' is neither true nor false", hint=f"write --{name} or --{name}=false")
         elif not equals:
-            raise UsageError(f"'{flag}' has no value", hint=f"write {flag}=VALUE")
+            raise UsageError(f"'--{name}' has no value", hint=f"write --{name}=VALUE")
         values[name] = (*values.get(name, ()), value)
     return Flags(values=values)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
+from lamina.dockerfile.words import shown
 from lamina.errors import UsageError
 
 _MAX_STARS = 4
@@ -160,7 +161,7 @@ def _tokens(text: str) -> Iterator[Token]:
             token = Wild.MANY if character == "*" else Wild.ANY
         elif character == "\\":
             if at == len(text):
-                raise UsageError(f"invalid pattern '{text[:100]}': a backslash at its end")
+                raise UsageError(f"invalid pattern '{shown(text)}': a backslash at its end")
             token = text[at]
             at += 1
         elif character == "[":
@@ -189,6 +190,6 @@ def _set_character(text: str, at: int) -> tuple[str, int]:
     character = text[at : at + 1]
     if not character or (not escaped and character in "-]"):
         raise UsageError(
-            f"invalid pattern '{text[:100]}': a '[' that isn't ended, or has a '-' or ']' without a backslash before it"
+            f"invalid pattern '{shown(text)}': a '[' that isn't ended, or has a '-' or ']' without a backslash before it"
         )
     return character, at + 1

@@ -15,7 +15,7 @@ from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.mounts import RunMount as RunMount  # noqa: PLC0414  one of the values, given out from here
 from lamina.dockerfile.mounts import parse_mount
 from lamina.dockerfile.ports import parse_ports
-from lamina.dockerfile.words import SPACE
+from lamina.dockerfile.words import SPACE, shown
 
 Expand = Callable[[str], str]
 """Replaces variables and takes quotes and escapes away: one word in, one word out. See `expand.py`."""
@@ -272,7 +272,7 @@ class Stopsignal(Instruction):
     def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
         signal = expand(self.signal)
         if not _SIGNAL.fullmatch(signal):
-            raise ExpandError(f"'{signal[:100]}' is no signal's name or number", hint="write it as SIGTERM or 15")
+            raise ExpandError(f"'{shown(signal)}' is no signal's name or number", hint="write it as SIGTERM or 15")
         return replace(self, signal=signal)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.heredocs import HeredocMark
-from lamina.dockerfile.words import SPACE
+from lamina.dockerfile.words import SPACE, shown
+from lamina.errors import UsageError
 
 MAX_SIZE_BYTES = 1 << 24
 MAX_LINE_BYTES = 65535
@@ -89,7 +90,7 @@ class Reader:
             self.directives[name] = match[2]
             if name == "escape":
                 if match[2] not in {"\\", "`"}:
-                    raise self.error(f"the escape character can't be '{match[2][:100]}'", hint="it is \\ or `")
+                    raise self.error(f"the escape character can't be '{shown(match[2])}'", hint="it is \\ or `")
                 self.escape = match[2]
 
     def instruction(self) -> InstructionLine | None:
@@ -134,8 +135,8 @@ class Reader:
         self._at += 1
         return self.lines[self._at - 1].rstrip("\r\n")
 
-    def heredoc(self, mark: HeredocMark, *, line: int) -> str:
-        """Read a heredoc's lines up to its end mark, each with its end. `line` is where it was begun."""
+    def heredoc(self, mark: HeredocMark) -> str:
+        """Read a heredoc's lines up to its end mark, each with its end. Raise UsageError if there is none."""
         content: list[str] = []
         while self._at < len(self.lines):
             self._at += 1
@@ -145,12 +146,8 @@ class Reader:
             if text.rstrip("\r\n") == mark.name:
                 return "".join(content)
             content.append(text)
-        raise DockerfileError(
-            f"the heredoc '{mark.name[:100]}' doesn't end",
-            file_name=self.file_name,
-            line=line,
-            hint=f"a line with nothing but {mark.name[:100]} ends it",
-        )
+        name = shown(mark.name)
+        raise UsageError(f"the heredoc '{name}' doesn't end", hint=f"a line with nothing but {name} ends it")
 
     def error(self, message: str, *, hint: str = "") -> DockerfileError:
         """Make an error of the line that was read last."""

@@ -29,7 +29,7 @@ from lamina.dockerfile.instructions import (
 )
 from lamina.dockerfile.lines import InstructionLine
 from lamina.dockerfile.ports import names_host
-from lamina.dockerfile.words import SPACE, split_blanks, split_first
+from lamina.dockerfile.words import SPACE, shown, split_blanks, split_first
 from lamina.errors import UsageError
 
 _SECRET = re.compile(
@@ -41,7 +41,6 @@ _RESERVED = frozenset({"context", "scratch"})
 _CHECK = re.compile(r"check\s*=\s*(.+)", re.IGNORECASE)
 _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
-_MESSAGE_LENGTH = 100
 
 _Found = tuple[int, str, str]
 """Line, rule, message."""
@@ -68,7 +67,7 @@ class CheckOptions:
                 is_error = value.lower() in _TRUE
             elif key != "experimental" or not equals:  # BuildKit's rules that are on trial: none of ours is
                 raise UsageError(
-                    f"the directive 'check' can't say '{option[:100]}'", hint="write # check=skip=RULE,RULE;error=true"
+                    f"the directive 'check' can't say '{shown(option)}'", hint="write # check=skip=RULE,RULE;error=true"
                 )
         return CheckOptions(skipped=frozenset(skipped), is_error=is_error)
 
@@ -145,7 +144,7 @@ def _stage_names(dockerfile: Dockerfile) -> Iterator[_Found]:
         if name in _RESERVED:
             yield stage.base.line, "ReservedStageName", f"'{name}' has a meaning of its own and shouldn't name a stage"
         if name and name in seen:
-            yield stage.base.line, "DuplicateStageName", f"a stage before this one is named '{_short(name)}' too"
+            yield stage.base.line, "DuplicateStageName", f"a stage before this one is named '{shown(name)}' too"
         seen.add(name)
 
 
@@ -154,12 +153,12 @@ def _from(base: From) -> Iterator[_Found]:
     words = split_blanks(split_flags(rest, escape="")[1]) if base.stage_name else []
     if len(words) == 3:
         if words[2] != words[2].lower():
-            yield base.line, "StageNameCasing", f"the stage's name '{_short(words[2])}' should be in small letters"
+            yield base.line, "StageNameCasing", f"the stage's name '{shown(words[2])}' should be in small letters"
         if (word.islower() and not words[1].islower()) or (word.isupper() and not words[1].isupper()):
             yield base.line, "FromAsCasing", f"'{word}' and '{words[1]}' should both be in capitals or both in small letters"
     parts = base.platform.split("/")
     if base.platform and "$" not in base.platform and not any(part and part in base.stage_name for part in parts[:2]):
-        message = f"--platform shouldn't be fixed to '{_short(base.platform)}': the build says what it builds for"
+        message = f"--platform shouldn't be fixed to '{shown(base.platform)}': the build says what it builds for"
         yield base.line, "FromPlatformFlagConstDisallowed", message
 
 
@@ -172,7 +171,7 @@ def _of_instruction(instruction: Instruction, escape: str) -> Iterator[_Found]:
     if isinstance(instruction, Env | Arg):
         for name, _ in instruction.pairs:
             if _SECRET.search(name) and not _NO_SECRET.search(name):
-                message = f"'{_short(name)}' looks like a secret, and images keep {instruction.name}; use RUN --mount=type=secret"
+                message = f"'{shown(name)}' looks like a secret, and images keep {instruction.name}; use RUN --mount=type=secret"
                 yield instruction.line, "SecretsUsedInArgOrEnv", message
     elif isinstance(instruction, Maintainer):
         yield instruction.line, "MaintainerDeprecated", 'MAINTAINER is old; write LABEL org.opencontainers.image.authors="…"'
@@ -182,10 +181,10 @@ def _of_instruction(instruction: Instruction, escape: str) -> Iterator[_Found]:
                 yield (
                     instruction.line,
                     "ExposeInvalidFormat",
-                    f"'{_short(port)}' names the host's address or port, which EXPOSE ignores",
+                    f"'{shown(port)}' names the host's address or port, which EXPOSE ignores",
                 )
             elif port != port.lower() and "$" not in port:
-                yield instruction.line, "ExposeProtoCasing", f"the protocol in '{_short(port)}' should be in small letters"
+                yield instruction.line, "ExposeProtoCasing", f"the protocol in '{shown(port)}' should be in small letters"
 
 
 def _only_last_counts(stage: Stage) -> Iterator[_Found]:
@@ -213,10 +212,6 @@ def _working_directories(stage: Stage, has_absolute: dict[str, bool]) -> Iterato
             if instruction.path.startswith(("/", "$", '"/', "'/")):
                 is_known = True
             elif not is_known:
-                message = f"where '{_short(instruction.path)}' is depends on the base image; begin with an absolute WORKDIR"
+                message = f"where '{shown(instruction.path)}' is depends on the base image; begin with an absolute WORKDIR"
                 yield instruction.line, "WorkdirRelativePath", message
     has_absolute[stage.base.stage_name or str(stage.index)] = is_known
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + "…"

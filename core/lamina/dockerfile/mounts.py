@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lamina.dockerfile.errors import ExpandError
-from lamina.dockerfile.words import suggestion
+from lamina.dockerfile.words import shown, suggestion
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
@@ -64,12 +64,12 @@ def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> RunMou
         if key is None:
             near = suggestion(written, _KEYS)
             hint = f"did you mean '{near}'?" if near else f"it is one of {', '.join(dict.fromkeys(_KEYS.values()))}"
-            raise ExpandError(f"--mount has no option '{written[:100]}'", hint=hint)
+            raise ExpandError(f"--mount has no option '{shown(written)}'", hint=hint)
         if not equals and key not in {"readonly", "readwrite", "required"}:
             raise ExpandError(f"the mount's option '{written}' has no value", hint=f"write {written}=VALUE")
         if key == "from" and "$" in value[:-1] and expand is None:
             raise ExpandError(
-                f"a mount's 'from' can't be a variable, '{value[:100]}'",
+                f"a mount's 'from' can't be a variable, '{shown(value)}'",
                 hint="name a stage made with FROM $VARIABLE AS NAME and use its name",
             )
         waiting.discard(key)
@@ -143,14 +143,14 @@ def _fields(text: str) -> list[str]:
             while True:
                 end = text.find('"', at + 1)
                 if end < 0:
-                    raise ExpandError(f"the mount '{text[:100]}' has a quote that doesn't end")
+                    raise ExpandError(f"the mount '{shown(text)}' has a quote that doesn't end")
                 field.append(text[at + 1 : end])
                 at = end + 1
                 if not text.startswith('"', at):
                     break
                 field.append('"')
             if at < len(text) and text[at] != ",":
-                raise ExpandError(f"the mount '{text[:100]}' goes on behind a quote", hint="put the whole option into the quotes")
+                raise ExpandError(f"the mount '{shown(text)}' goes on behind a quote", hint="put the whole option into the quotes")
             fields.append("".join(field))
         else:
             end = text.find(",", at)
@@ -158,7 +158,7 @@ def _fields(text: str) -> list[str]:
             fields.append(text[at:end])
             if '"' in fields[-1]:
                 raise ExpandError(
-                    f"the mount '{text[:100]}' has a quote within an option", hint="put the whole option into the quotes"
+                    f"the mount '{shown(text)}' has a quote within an option", hint="put the whole option into the quotes"
                 )
             at = end
         if at >= len(text):
@@ -170,7 +170,7 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
     if value.lower() not in allowed:
         near = suggestion(value, allowed)
         hint = f"did you mean {near}?" if near else f"it is one of {', '.join(allowed)}"
-        raise ExpandError(f"the mount's {key} '{value[:100]}' isn't known", hint=hint)
+        raise ExpandError(f"the mount's {key} '{shown(value)}' isn't known", hint=hint)
     return value.lower()
 
 
@@ -179,7 +179,7 @@ def _boolean(key: str, value: str | None) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise ExpandError(f"the mount's {key} '{value[:100]}' is neither true nor false")
+    raise ExpandError(f"the mount's {key} '{shown(value)}' is neither true nor false")
 
 
 def _number(options: dict[str, str | None], key: str, base: int) -> int | None:
@@ -188,7 +188,7 @@ def _number(options: dict[str, str | None], key: str, base: int) -> int | None:
         return None
     digits = "01234567" if base == 8 else "0123456789"
     if not value or value.strip(digits) or len(value) > 40 or int(value, base) >= 1 << 32:
-        raise ExpandError(f"the mount's {key} '{value[:100]}' is no number" + (" in octal" if base == 8 else ""))
+        raise ExpandError(f"the mount's {key} '{shown(value)}' is no number" + (" in octal" if base == 8 else ""))
     return int(value, base)
 
 
@@ -198,5 +198,5 @@ def _size(value: str | None) -> int | None:
     match = _SIZE.fullmatch(value)
     size = int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " ")) if match else 1 << 63
     if size >= 1 << 63:
-        raise ExpandError(f"the mount's size '{value[:100]}' is no size", hint="write it as 64m or 1g")
+        raise ExpandError(f"the mount's size '{shown(value)}' is no size", hint="write it as 64m or 1g")
     return size

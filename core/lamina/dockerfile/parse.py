@@ -9,7 +9,7 @@ from lamina.dockerfile.heredocs import find_marks
 from lamina.dockerfile.instructions import Arg, Dockerfile, From, Heredoc, Instruction, Onbuild, Stage
 from lamina.dockerfile.lines import InstructionLine, Reader, decode
 from lamina.dockerfile.lint import find_warnings
-from lamina.dockerfile.words import SPACE, json_list, split_first, suggestion
+from lamina.dockerfile.words import SPACE, json_list, shown, split_first, suggestion
 from lamina.errors import UsageError
 
 _WITH_HEREDOCS = frozenset({"ADD", "COPY", "RUN"})
@@ -68,7 +68,7 @@ def parse_instruction(text: str, *, file_name: str, line: int, escape: str = "\\
     more = reader.instruction()
     if more:
         raise DockerfileError(
-            f"'{more.text[:100]}' follows where only one instruction can stand", file_name=file_name, line=more.line
+            f"'{shown(more.text)}' follows where only one instruction can stand", file_name=file_name, line=more.line
         )
     return instruction
 
@@ -115,13 +115,13 @@ def _request(word: str, rest: str, line: InstructionLine, reader: Reader) -> Req
     if capitals not in WORDS:
         near = suggestion(word, (*WORDS, "ONBUILD"))
         hint = f"did you mean {near}?" if near else "a line that belongs to the one before must follow a \\ at that one's end"
-        raise DockerfileError(f"unknown instruction '{word[:100]}'", file_name=reader.file_name, line=line.line, hint=hint)
+        raise DockerfileError(f"unknown instruction '{shown(word)}'", file_name=reader.file_name, line=line.line, hint=hint)
     flags, rest = split_flags(rest, escape=reader.escape)
     rest = rest.strip(SPACE)
     heredocs: list[Heredoc] = []
     if capitals in _WITH_HEREDOCS and "<<" in line.text and not _is_list(rest):
         for mark in find_marks(line.text):
-            content = reader.heredoc(mark, line=line.line)
+            content = reader.heredoc(mark)
             heredocs.append(Heredoc(name=mark.name, content=content, expands=mark.expands, descriptor=mark.descriptor))
     return Request(
         word=capitals,

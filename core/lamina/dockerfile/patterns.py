@@ -6,6 +6,7 @@ however many stars there are. Not the patterns of files (`globs.py`): here a sla
 """
 
 from lamina.dockerfile.errors import ExpandError
+from lamina.dockerfile.words import shown
 
 _ANY = "any"
 """`?`. Literals are one character long, so that this can't be mistaken for one."""
@@ -60,7 +61,7 @@ def _tokens(pattern: str) -> list[str]:
             following = next(characters, "")
             if not following or following not in "*?\\}/":
                 raise ExpandError(
-                    f"invalid pattern '{pattern[:100]}': a backslash before '{following}'",
+                    f"invalid pattern '{shown(pattern)}': a backslash before '{following}'",
                     hint=r"only \*, \?, \\, \} and \/ can be written so",
                 )
             tokens.append(following)

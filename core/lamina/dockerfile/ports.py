@@ -5,6 +5,7 @@ number.
 import re
 
 from lamina.dockerfile.errors import ExpandError
+from lamina.dockerfile.words import shown
 
 _PORTS = re.compile(
     r"(?:(?P<host>[^/]*):)?(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?(?:/(?P<protocol>[a-z]*))?", re.ASCII | re.IGNORECASE
@@ -18,7 +19,7 @@ def parse_ports(text: str) -> list[tuple[int, str]]:
     protocol = ((match["protocol"] if match else "") or "tcp").lower()
     if first > last or last > 65535 or protocol not in {"tcp", "udp", "sctp"}:
         raise ExpandError(
-            f"'{text[:100]}' is no port", hint="write PORT, PORT-PORT, each with /tcp, /udp or /sctp behind it if need be"
+            f"'{shown(text)}' is no port", hint="write PORT, PORT-PORT, each with /tcp, /udp or /sctp behind it if need be"
         )
     return [(port, protocol) for port in range(first, last + 1)]
 

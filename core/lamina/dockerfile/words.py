@@ -20,6 +20,12 @@ def is_space(character: str) -> bool:
     return character in _SPACE
 
 
+def shown(text: str) -> str:
+    """Make a text fit for a message's one line: cut short, control characters as escapes."""
+    cut = text if len(text) <= 100 else text[:100] + "…"
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in cut)
+
+
 def split_first(text: str) -> tuple[str, str]:
     """Split a text into its first word and the rest, which begins with its first character that isn't blank."""
     for at, character in enumerate(text):
