@@ -131,14 +131,29 @@ def create(
     `master` is the index of a bridge, `namespace_fd` where it is made (a macvlan's parent is looked for in this socket's
     namespace). Raises FileExistsError if a link has that name, OSError EOPNOTSUPP if the kernel has no such kind.
     """
+    message = creation(name, kind, mac=mac, mtu=mtu, master=master, is_up=is_up, namespace_fd=namespace_fd)
+    what = f"create {type(kind).__name__.lower()} {name!r}"
+    netlink.ask(message, what + (f" with its peer {kind.peer_name!r}" if isinstance(kind, Veth) else ""))
+
+
+def creation(
+    name: str,
+    kind: Kind,
+    *,
+    mac: str | None = None,
+    mtu: int | None = None,
+    master: int | None = None,
+    is_up: bool = False,
+    namespace_fd: int | None = None,
+) -> Message:
+    """The message by which `create` does it."""
     body = _info(flags=IFF_UP if is_up else 0, change=IFF_UP if is_up else 0)
     body += text(_IFLA_IFNAME, name) + _settings(mac=mac, mtu=mtu, master=master, namespace_fd=namespace_fd)
     if isinstance(kind, Macvlan):
         body += u32(_IFLA_LINK, kind.parent)
     word = type(kind).__name__.lower()
-    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, word), nested(_IFLA_INFO_DATA, _kind_data(kind)))
-    what = f"create {word} {name!r}" + (f" with its peer {kind.peer_name!r}" if isinstance(kind, Veth) else "")
-    netlink.ask(Message(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body), what)
+    body += nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, word.encode()), nested(_IFLA_INFO_DATA, _kind_data(kind)))
+    return Message(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def change(
@@ -187,7 +202,7 @@ def get(netlink: Socket, link: int | str) -> Link:
     """Find a link by index or name; raises OSError ENODEV if there is none."""
     what = f"get link {link!r}"
     (found,) = netlink.ask(Message(_RTM_GETLINK, 0, _meant(link) + u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)), what)
-    return _link(found.body)
+    return decoded(found.body)
 
 
 def links(netlink: Socket, *, kind: str | None = None, master: int | None = None) -> list[Link]:
@@ -197,7 +212,7 @@ def links(netlink: Socket, *, kind: str | None = None, master: int | None = None
         body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind))
     if master is not None:
         body += u32(_IFLA_MASTER, master)
-    found = [_link(each.body) for each in netlink.dump(Message(_RTM_GETLINK, 0, body), "list links") if each.kind == _RTM_NEWLINK]
+    found = [decoded(each.body) for each in netlink.dump(Message(_RTM_GETLINK, 0, body), "list links") if each.kind == _RTM_NEWLINK]
     # The kernel filters for speed only: a kind that it has no driver for, it doesn't filter by.
     return [each for each in found if kind in (None, each.kind) and master in (None, each.master)]
 
@@ -212,7 +227,7 @@ def namespace_id(netlink: Socket, namespace_fd: int) -> int:
 def mac_bytes(mac: str) -> bytes:
     """Parse `02:42:ac:11:00:02`; raises ValueError."""
     parts = mac.split(":")
-    if len(parts) != 6 or not all(len(part) == 2 for part in parts):
+    if len(parts) != 6 or not all(len(part) == 2 and part.isalnum() for part in parts):
         raise ValueError(f"{mac!r} is no MAC address")
     try:
         return bytes.fromhex("".join(parts))
@@ -267,7 +282,8 @@ def _kind_data(kind: Kind) -> bytes:
     return b""
 
 
-def _link(body: bytes) -> Link:
+def decoded(body: bytes) -> Link:
+    """Read a link from the kernel's message; raises ValueError."""
     _family, _type, index, flags, _change = structure(_INFO, body)
     found = parsed(body[_INFO.size :])
     info = parsed(found.get(_IFLA_LINKINFO, b""))

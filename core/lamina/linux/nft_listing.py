@@ -126,7 +126,7 @@ def _rule(found: dict[int, bytes]) -> FoundRule:
         fields = parsed(each)
         expressions.append(Expression(as_text(fields.get(1, b"")), fields.get(2, b"")))
     return FoundRule(
-        as_text(found.get(2, b"")), as_number(found.get(3, b""), "big"), _comment(found.get(7, b"")), tuple(expressions)
+        as_text(found.get(2, b"")), as_number(found.get(3, b""), "big"), decoded_comment(found.get(7, b"")), tuple(expressions)
     )
 
 
@@ -165,7 +165,7 @@ def _elements(of: Set, message: Message) -> list[Element]:
             data = decoded_verdict(parsed(found.get(2, b"")).get(2, b""))
         elif of.data:
             data = _values(of.data, parsed(found.get(2, b"")).get(1, b""))
-        elements.append(Element(key, data, _comment(found.get(6, b""))))
+        elements.append(Element(key, data, decoded_comment(found.get(6, b""))))
     return elements
 
 
@@ -180,7 +180,8 @@ def _values(types: tuple[Type, ...], raw: bytes) -> tuple[Value, ...]:
     return tuple(values)
 
 
-def _comment(data: bytes) -> str:
+def decoded_comment(data: bytes) -> str:
+    """Find the comment in user data, which may have other things as well; empty if there is none."""
     offset = 0
     while offset + 2 <= len(data):
         kind, length = data[offset], data[offset + 1]

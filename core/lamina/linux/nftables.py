@@ -95,6 +95,11 @@ class Batch:
         """The batch as lines that `nft -f` takes and does the same with."""
         return "\n".join(each.text for each in self._operations if each.is_told)
 
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The batch as the kernel gets it, without its beginning and end."""
+        return tuple(each.message for each in self._operations)
+
     def __len__(self) -> int:
         return sum(each.is_told for each in self._operations)
 
@@ -193,7 +198,7 @@ class Batch:
         if not self._operations:
             return
         frame = struct.pack(">BBH", socket.AF_UNSPEC, 0, _SUBSYSTEM)  # struct nfgenmsg; its number is the subsystem here
-        messages = [Message(_BATCH_BEGIN, 0, frame), *(each.message for each in self._operations)]
+        messages = [Message(_BATCH_BEGIN, 0, frame), *self.messages]
         last = len(self._operations)
         messages[last] = messages[last]._replace(flags=messages[last].flags | NLM_F_ACK)
         if is_real:  # a batch without its end is worked through and taken back (nfnetlink_rcv_batch)

@@ -77,9 +77,14 @@ def add_address(netlink: Socket, link: int, address: str, *, has_dad: bool = Tru
     `has_dad` False: an IPv6 address is used at once, without asking the neighbours first whether it is free (IFA_F_NODAD).
     `has_route` False: no route to the address's network (IFA_F_NOPREFIXROUTE).
     """
+    message = address_addition(link, address, has_dad=has_dad, has_route=has_route)
+    netlink.ask(message, f"add address {address!r} to link {link}")
+
+
+def address_addition(link: int, address: str, *, has_dad: bool = True, has_route: bool = True) -> Message:
+    """The message by which `add_address` does it."""
     flags = (0 if has_dad else IFA_F_NODAD) | (0 if has_route else IFA_F_NOPREFIXROUTE)
-    body = _address_body(link, address) + u32(_IFA_FLAGS, flags)
-    netlink.ask(Message(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body), f"add address {address!r} to link {link}")
+    return Message(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, _address_body(link, address) + u32(_IFA_FLAGS, flags))
 
 
 def delete_address(netlink: Socket, link: int, address: str) -> None:
@@ -90,12 +95,17 @@ def delete_address(netlink: Socket, link: int, address: str) -> None:
 def addresses(netlink: Socket, *, link: int | None = None, family: int = socket.AF_UNSPEC) -> list[Address]:
     """List the addresses of all links or of one, of both families or of one."""
     found = netlink.dump(Message(_RTM_GETADDR, 0, _ADDRESS.pack(family, 0, 0, 0, link or 0)), "list addresses")
-    return [_address(each.body) for each in found if each.kind == _RTM_NEWADDR]
+    return [decoded_address(each.body) for each in found if each.kind == _RTM_NEWADDR]
 
 
 def add_route(netlink: Socket, route: Route) -> None:
     """Add a route; raises FileExistsError if there is one to that destination with that metric."""
-    netlink.ask(Message(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _route_body(route)), f"add {describe(route)}")
+    netlink.ask(route_addition(route), f"add {describe(route)}")
+
+
+def route_addition(route: Route) -> Message:
+    """The message by which `add_route` does it."""
+    return Message(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _route_body(route))
 
 
 def replace_route(netlink: Socket, route: Route) -> None:
@@ -115,7 +125,7 @@ def routes(netlink: Socket, *, family: int, table: int | None = RT_TABLE_MAIN) -
     found: list[Route] = []
     for each in netlink.dump(Message(_RTM_GETROUTE, 0, body), "list routes"):
         if each.kind == _RTM_NEWROUTE and not structure(_ROUTE, each.body)[8] & _RTM_F_CLONED:
-            found.append(_route(each.body))
+            found.append(decoded_route(each.body))
     return found
 
 
@@ -151,7 +161,8 @@ def _address_body(link: int, address: str) -> bytes:
     return _ADDRESS.pack(family, length, 0, _RT_SCOPE_UNIVERSE, link) + attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
 
 
-def _address(body: bytes) -> Address:
+def decoded_address(body: bytes) -> Address:
+    """Read an address from the kernel's message; raises ValueError or OSError."""
     family, length, flags, scope, link = structure(_ADDRESS, body)
     found = parsed(body[_ADDRESS.size :])
     raw = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")  # IFA_ADDRESS alone for IPv6; a point-to-point's is the other end's
@@ -185,7 +196,8 @@ def _route_body(route: Route, *, is_deleted: bool = False) -> bytes:
     return body
 
 
-def _route(body: bytes) -> Route:
+def decoded_route(body: bytes) -> Route:
+    """Read a route from the kernel's message; raises ValueError or OSError."""
     family, length, _src, _tos, table, protocol, _scope, kind, _flags = structure(_ROUTE, body)
     found = parsed(body[_ROUTE.size :])
     size = 4 if family == socket.AF_INET else 16
