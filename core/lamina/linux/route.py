@@ -88,7 +88,10 @@ def address_addition(link: int, address: str, *, has_dad: bool = True, has_route
 
 
 def delete_address(netlink: Socket, link: int, address: str) -> None:
-    """Take an address away; raises OSError EADDRNOTAVAIL if the link doesn't have it."""
+    """Take an address away; raises OSError EADDRNOTAVAIL if the link doesn't have it.
+
+    With the first IPv4 address of a network the link's others of that network go, too (ip-sysctl, promote_secondaries).
+    """
     netlink.ask(Message(_RTM_DELADDR, 0, _address_body(link, address)), f"delete address {address!r} of link {link}")
 
 
