@@ -1,7 +1,7 @@
 """The images of an engine: taking them in, giving them out, naming and removing them."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamina.errors import ConflictError, NotFoundError
 from lamina.model.reference import Reference
@@ -9,6 +9,8 @@ from lamina.store.images import HistoryRow, Image, ImageUser, Removal
 
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
     from lamina.archive.compression import Readable, Writable
+    from lamina.build.progress import Progress as ShowsBuild
+    from lamina.build.prune import Pruned
     from lamina.engine import Engine
     from lamina.store.image_archive import LoadedImage
 
@@ -122,6 +124,67 @@ class ImagesAPI:
             names=[Reference.parse(name)] if name else [],
             max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes,
         )
+
+    def build(
+        self,
+        source: str,
+        *,
+        dockerfile: str = "",
+        names: Sequence[str] = (),
+        target: str = "",
+        build_args: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
+        ssh: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        no_cache: bool = False,
+        pull: bool = False,
+        platform: str = "",
+        network: str = "",
+        add_hosts: Sequence[str] = (),
+        stdin: "BinaryIO | None" = None,
+        storage_driver: str = "",
+        source_date_epoch: int | None = None,
+        show: "ShowsBuild | None" = None,
+    ) -> Image:
+        """Build an image from a Dockerfile and the files in `source`, a directory or a tar; the words are those of `lamina build`.
+
+        `show` is told of steps and their output. Raises `DockerfileError` (a `UsageError`) with the place of what failed; nothing
+        of the step is left then.
+        """
+        from lamina.build.builder import build
+        from lamina.build.progress import Silent
+        from lamina.build.request import BuildRequest, parse_host, parse_secret, parse_ssh
+
+        request = BuildRequest(
+            source=source,
+            dockerfile=dockerfile,
+            stdin=stdin,
+            names=tuple(Reference.parse(name) for name in names),
+            target=target,
+            build_args=build_args or {},
+            secrets=tuple(parse_secret(text) for text in secrets),
+            ssh=dict(parse_ssh(text) for text in ssh),
+            labels=labels or {},
+            no_cache=no_cache,
+            pull=pull,
+            platform=platform,
+            network=network,
+            add_hosts=tuple(parse_host(text) for text in add_hosts),
+            storage_driver=storage_driver,
+            source_date_epoch=source_date_epoch,
+        )
+        return build(self._engine.context, request, show if show is not None else Silent()).image
+
+    def prune_build_cache(
+        self, *, all_steps: bool = False, unused_since_ns: int | None = None, keep_bytes: int | None = None
+    ) -> "Pruned":
+        """Remove what builds have kept: steps whose layers no image has, with `all_steps` the others too, and cache mounts.
+
+        Only what was last used before `unused_since_ns`, and of that only until no more than `keep_bytes` are left.
+        """
+        from lamina.build.prune import prune
+
+        return prune(self._engine.context, all_steps=all_steps, unused_since_ns=unused_since_ns, keep_bytes=keep_bytes)
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Give the document that `image inspect` shows: Docker's names."""

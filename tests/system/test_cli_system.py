@@ -67,9 +67,17 @@ def test_system_df_has_dockers_table_with_blobs_and_unpacked_layers_apart(lamina
     head, *rows = lamina("system", "df").splitlines()
     assert head.split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     kinds = [row.partition("  ")[0] for row in rows]
-    assert kinds == ["Images", "Unpacked (aufs)", "Unpacked (overlay)", "Unpacked (vfs)", "Containers", "Local Volumes"]
+    assert kinds == [
+        "Images",
+        "Unpacked (aufs)",
+        "Unpacked (overlay)",
+        "Unpacked (vfs)",
+        "Containers",
+        "Local Volumes",
+        "Build Cache",
+    ]
     documents = [json.loads(line) for line in lamina("system", "df", "--format", "json").splitlines()]
-    assert [each["TotalCount"] for each in documents] == ["2", "3", "3", "3", "0", "0"]
+    assert [each["TotalCount"] for each in documents] == ["2", "3", "3", "3", "0", "0", "0"]
     assert all(each["Reclaimable"].endswith("(100%)") for each in documents[:4])
     lamina("create", "--name", "user", "base", "true")
     images, _, overlay, vfs, *_ = [json.loads(line) for line in lamina("system", "df", "--format", "json").splitlines()]

@@ -82,13 +82,13 @@ class TestALaterStep:
 
     def test_keeps_a_copy_of_what_was_before(self, database: Database, path: Path):
         _ = database.connection
-        with closing(sqlite3.connect(f"{path}.version-1")) as copy:
+        with closing(sqlite3.connect(f"{path}.version-{len(MIGRATIONS)}")) as copy:
             assert "later" not in tables(copy)
             assert copy.execute("SELECT name FROM operations").fetchone()[0] == "kept"
 
     def test_works_though_a_killed_one_has_left_its_copy(self, database: Database, path: Path):
-        Path(f"{path}.version-1").write_bytes(b"")
-        Path(f"{path}.version-1.{os.getpid()}").write_bytes(b"half")
+        Path(f"{path}.version-{len(MIGRATIONS)}").write_bytes(b"")
+        Path(f"{path}.version-{len(MIGRATIONS)}.{os.getpid()}").write_bytes(b"half")
         assert "later" in tables(database.connection)
 
     def test_that_fails_leaves_the_version_as_it_was(self, database: Database, path: Path, monkeypatch: pytest.MonkeyPatch):

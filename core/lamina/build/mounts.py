@@ -194,6 +194,7 @@ class Mounts:
                     return None
                 number += 1  # another one for who must have it alone
                 continue
+            os.utime(lock_fd)  # when it was last used, for who prunes
             return os.path.join(folder, str(number))
 
     def _fill(self, bound: Bound, directory: str) -> None:

@@ -236,7 +236,7 @@ def _explain(error: Exception) -> int:
     told = as_lamina_error(error)
     if told is None:
         raise error
-    print_error(told.message, told.hint)
+    print_error(told.message, told.hint, as_it_is=True)
     return told.exit_code
 
 
@@ -255,9 +255,12 @@ def as_lamina_error(error: Exception) -> "LaminaError | None":
     return None
 
 
-def print_error(message: str, hint: str = "") -> None:
-    """Say what went wrong and what to do about it, in one line whatever the message holds."""
-    if message[1:2].islower():  # click and the C library begin theirs with a capital letter
+def print_error(message: str, hint: str = "", *, as_it_is: bool = False) -> None:
+    """Say what went wrong and what to do about it, in one line whatever the message holds.
+
+    Our own messages are taken `as_it_is`: a name may stand at their beginning.
+    """
+    if message[1:2].islower() and not as_it_is:  # click and the C library begin theirs with a capital letter
         message = message[0].lower() + message[1:]
     line = f"error: {message.rstrip('.')}" + (f" ({hint})" if hint else "")
     click.echo("".join(char if char.isprintable() else " " for char in " ".join(line.split())), err=True)

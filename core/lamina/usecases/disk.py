@@ -66,9 +66,17 @@ class DiskUsage:
     containers: tuple[ContainerUsage, ...]
     volumes: tuple[VolumeUsage, ...]
     blobs_bytes: int
-    """Every blob once, also one that no image has any more."""
+    """Every blob once, also one that no image has any more, but not what the build cache alone has."""
     images_reclaimable_bytes: int
     """What would be free if every image without a container were removed."""
+    build_records: int = 0
+    """How many steps and cache mounts the build cache has."""
+    build_records_active: int = 0
+    """How many of the steps have a layer that an image or a running build has too."""
+    build_bytes: int = 0
+    """What the cache alone takes: blobs that no image has, and cache mounts."""
+    build_reclaimable_bytes: int = 0
+    """What of it no running build stands on."""
 
     @property
     def drivers(self) -> tuple[str, ...]:
@@ -114,6 +122,7 @@ def disk_usage(context: Context, volumes: Volumes) -> DiskUsage:
     own = {(each.driver, each.key): each.usage for each in layers}
     ids = {container.id for container in containers}
     nothing = Usage(size_bytes=0, inodes=0)
+    build = _build_usage(context)
     images, reclaimable = _image_usage(context, Counter(container.image_id for container in containers))
     return DiskUsage(
         images=images,
@@ -126,9 +135,50 @@ def disk_usage(context: Context, volumes: Volumes) -> DiskUsage:
             VolumeUsage(volume=volume, size_bytes=volumes.size_bytes(volume), containers=len(volumes.users(volume.name)))
             for volume in volumes.all()
         ),
-        blobs_bytes=sum(_blob_bytes(context, digest) for digest in context.images.content.walk()),
+        blobs_bytes=sum(_blob_bytes(context, digest) for digest in context.images.content.walk()) - build.blobs_bytes,
         images_reclaimable_bytes=reclaimable,
+        build_records=build.records,
+        build_records_active=build.active,
+        build_bytes=build.blobs_bytes + build.mounts_bytes,
+        build_reclaimable_bytes=build.blobs_bytes + build.mounts_bytes - build.used_bytes,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BuildUsage:
+    records: int
+    active: int
+    blobs_bytes: int
+    used_bytes: int
+    mounts_bytes: int
+
+
+def _build_usage(context: Context) -> _BuildUsage:
+    """Count what builds have kept and nothing else has."""
+    connection = context.database.connection
+    images = {row[0] for row in connection.execute("SELECT digest FROM image_blobs")}
+    used = {row[0] for row in connection.execute("SELECT digest FROM build_blobs")}
+    layers = [row[0] for row in connection.execute("SELECT layer FROM build_cache WHERE layer IS NOT NULL")]
+    own = {digest: _blob_bytes(context, Digest(digest)) for digest in {*layers, *used} - images}
+    mounts = _build_mounts(context)
+    return _BuildUsage(
+        records=len(layers) + len(mounts),
+        active=sum(digest in images or digest in used for digest in layers),
+        blobs_bytes=sum(own.values()),
+        used_bytes=sum(size for digest, size in own.items() if digest in used),
+        mounts_bytes=sum(mounts),
+    )
+
+
+def _build_mounts(context: Context) -> list[int]:
+    """What each cache mount takes."""
+    from lamina.archive.fallback import tree_usage
+
+    top = os.path.join(context.root_dir, "build", "cache")
+    if not os.path.isdir(top):
+        return []
+    places = [os.path.join(top, name, entry) for name in os.listdir(top) for entry in os.listdir(os.path.join(top, name))]
+    return [tree_usage(place).size_bytes for place in places if os.path.isdir(place)]
 
 
 def _layer_usage(context: Context) -> list[LayerUsage]:

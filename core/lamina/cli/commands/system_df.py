@@ -110,6 +110,7 @@ def summary_rows(usage: "DiskUsage") -> Iterator[Row]:
         usage.volumes_bytes,
         usage.volumes_reclaimable_bytes,
     )
+    yield _summary("Build Cache", usage.build_records, usage.build_records_active, usage.build_bytes, usage.build_reclaimable_bytes)
 
 
 def _summary(kind: str, total: int, active: int, size_bytes: int, reclaimable_bytes: int) -> Row:

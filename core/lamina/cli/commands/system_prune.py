@@ -42,6 +42,11 @@ def command(settings: Settings, /, *, all_images: bool, volumes: bool, filters: 
         removals, freed_more = engine.images.prune(all_images=all_images, matches=image_filter(engine, wanted))
         print_removals(removals)
         freed += freed_more
+        if not set(wanted) - {"until"}:  # a step of a build has no labels
+            limits = [parse_time(text, now_ns=time.time_ns()) for text in wanted.get("until", ())]
+            pruned = engine.images.prune_build_cache(all_steps=all_images, unused_since_ns=min(limits) if limits else None)
+            print_removed("build cache objects", pruned.ids)
+            freed += pruned.freed_bytes
         if not wanted:  # a layer has neither a time nor labels
             layers, freed_more = engine.system.discard_unused_layers()
             print_removed("unpacked layers", [f"{driver} {key}" for driver, key in layers])
@@ -54,6 +59,7 @@ def _warning(*, all_images: bool, volumes: bool, filters: Sequence[str]) -> str:
     if volumes:
         lines.append("  - all anonymous volumes not used by at least one container")
     lines.append(f"  - all {'images without at least one container associated to them' if all_images else 'dangling images'}")
+    lines.append("  - all build cache" if all_images else "  - all dangling build cache")
     if filters:
         lines += ["", "  Items to be pruned will be filtered with:", *(f"  - {text}" for text in filters)]
     else:
