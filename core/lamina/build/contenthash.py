@@ -25,6 +25,7 @@ _RETRIES = 3
 _FINE_NS, _COARSE_NS = 100_000_000, 2_100_000_000
 """How old a change must be: more than a tick of a kernel's clock, and more than FAT's two seconds."""
 _KEPT_DAYS = 30
+_LOCK_WAIT_S = 5.0
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CAPABILITY = "security.capability"
 
@@ -64,7 +65,7 @@ class ContentHashes:
                 before = os.fstat(fd)
                 if not stat.S_ISREG(before.st_mode):
                     break
-                digest = self._read(fd)
+                digest = self._read(fd, before.st_size)
                 capability = read_capability(fd)
                 after = os.fstat(fd)
             finally:
@@ -103,7 +104,7 @@ class ContentHashes:
 
         for attempt in (1, 2):
             try:
-                database = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
+                database = sqlite3.connect(self._path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
                 try:
                     database.execute("PRAGMA journal_mode = WAL")
                     database.execute("PRAGMA synchronous = NORMAL")
@@ -159,12 +160,14 @@ class ContentHashes:
         key = (_signed(found.st_dev), _signed(found.st_ino))
         self._new[key] = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, digest, capability)
 
-    def _read(self, fd: int) -> str:
+    def _read(self, fd: int, size_bytes: int) -> str:
+        """Digest what a file had when it was opened; one that somebody appends to would have no end."""
         from hashlib import sha256
 
         digest = sha256()
-        while data := os.read(fd, CHUNK_BYTES):
+        while size_bytes and (data := os.read(fd, min(size_bytes, CHUNK_BYTES))):
             digest.update(data)
+            size_bytes -= len(data)
             self.read_bytes += len(data)
         return digest.hexdigest()
 

@@ -11,8 +11,8 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from lamina.api.types import Entry, EntryKind
@@ -40,6 +40,15 @@ _KINDS = {
 _WHITEOUT_HINT = "rename it: in a layer such a name means that another file is deleted"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Placed:
+    """An entry, and what its bytes are read from if they aren't an archive's."""
+
+    entry: Entry
+    part: "Part | None" = None
+    found: Found | None = None
+
+
 class CopyLayer:
     """The layer of one COPY or ADD, as `lamina.api.types.LayerReader`. It is iterated once."""
 
@@ -53,22 +62,31 @@ class CopyLayer:
         self._mode = FileMode.parse(gathered.copy.chmod) if gathered.copy.chmod else None
         self._now_ns = time.time_ns()
         self._layout: Layout
-        self._current: tuple[Part, Found] | None = None
+        self._current: _Placed | None = None
         self._tar: LayerTar | None = None
-        self._root_fd = -1
+        self._roots: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Entry]:
+        from lamina.build.copying import PartKind
+
+        self._layout = Layout(self._base_root)
         try:
             if self._copy.chown:
                 self._owner = resolve_owner(self._copy.chown, self._base_root)
-            self._layout = Layout(self._base_root)
-            try:
-                for part in self._gathered.parts:
-                    yield from self._part(part)
-            finally:
-                self._layout.close()
+            placed: Iterable[_Placed] = self._placed()
+            if all(part.kind is not PartKind.ARCHIVE for part in self._gathered.parts):
+                placed = _settled(list(placed))
+            for one in placed:
+                self._current = one
+                yield self._limited(one.entry)
         except LaminaError as error:
             raise self._gathered.error(error.message, error.hint) from error
+        finally:
+            self._current = None
+            self._layout.close()
+            for fd in self._roots.values():
+                os.close(fd)
+            self._roots.clear()
 
     def copy_to(self, fd: int) -> None:
         """Write the current file's bytes to a descriptor, holes left as holes."""
@@ -81,7 +99,7 @@ class CopyLayer:
             while data:
                 data = data[os.write(fd, data) :]
             return
-        source = self._opened(one)
+        source = self._opened(part, one)
         try:
             if facts(os.fstat(source)) != one.facts:
                 raise self._changed(one)
@@ -92,24 +110,30 @@ class CopyLayer:
             os.close(source)
 
     def open(self) -> IO[bytes]:
-        """Read the current file's bytes instead of copying them. At the end they are what they were when they were gathered, or an
-        error says so.
+        """Read the current file's bytes instead of copying them.
+
+        They are what they were when they were gathered, or the end raises an error.
         """
         if self._tar is not None:
             return self._tar.open()
         part, one = self._now()
         if part.document is not None:
             return io.BytesIO(part.document)
-        return io.BufferedReader(_Checked(self._opened(one), one, self._changed(one)), CHUNK_BYTES)
+        return io.BufferedReader(_Checked(self._opened(part, one), one, self._changed(one)), CHUNK_BYTES)
 
     def _now(self) -> "tuple[Part, Found]":
-        if self._current is None:
+        now = self._current
+        if now is None or now.part is None or now.found is None:
             raise ValueError("there is no current file")
-        return self._current
+        return now.part, now.found
 
-    def _opened(self, one: Found) -> int:
+    def _opened(self, part: "Part", one: Found) -> int:
+        """Open a file that was gathered."""
+        path = part.tree.path
+        if path not in self._roots:
+            self._roots[path] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return open_in_root(self._root_fd, one.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            return open_in_root(self._roots[path], one.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise self._changed(one) from error
 
@@ -118,25 +142,14 @@ class CopyLayer:
             f"'{paths.shown(one.source)}' was changed while it was being copied", "build again when nothing writes there"
         )
 
-    def _part(self, part: "Part") -> Iterator[Entry]:
+    def _placed(self) -> Iterator[_Placed]:
         from lamina.build.copying import PartKind
 
-        if part.document is None:
-            self._root_fd = os.open(part.tree.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if part.kind is PartKind.FILE:
-                yield from self._file(part)
-            elif part.kind is PartKind.CONTENTS:
-                yield from self._contents(part)
-            else:
-                yield from self._archive(part)
-        finally:
-            self._current = None
-            if self._root_fd >= 0:
-                os.close(self._root_fd)
-                self._root_fd = -1
+        kinds = {PartKind.FILE: self._file, PartKind.CONTENTS: self._contents, PartKind.ARCHIVE: self._archive}
+        for part in self._gathered.parts:
+            yield from kinds[part.kind](part)
 
-    def _file(self, part: "Part") -> Iterator[Entry]:
+    def _file(self, part: "Part") -> Iterator[_Placed]:
         if self._destination.endswith("/"):
             yield from self._make_directories(self._layout.resolve(self._destination))
         target = self._layout.resolve(self._destination)
@@ -148,14 +161,14 @@ class CopyLayer:
         yield from self._make_directories(paths.split(target)[0])
         yield from self._put(part, part.found[0], target, {})
 
-    def _contents(self, part: "Part") -> Iterator[Entry]:
+    def _contents(self, part: "Part") -> Iterator[_Placed]:
         target = self._layout.resolve(self._destination)
         yield from self._make_directories(target, mtime_ns=part.found[0].mtime_ns)
         made: dict[str, str] = {}
         for one in part.found[1:]:
             yield from self._put(part, one, paths.join(target, one.path), made)
 
-    def _put(self, part: "Part", one: Found, target: str, made: dict[str, str]) -> Iterator[Entry]:
+    def _put(self, part: "Part", one: Found, target: str, made: dict[str, str]) -> Iterator[_Placed]:
         """Put one path of a source at a real path of the image, whose directory is there."""
         there = self._layout.look(target)
         kind = _KINDS[stat.S_IFMT(one.mode)]
@@ -180,14 +193,13 @@ class CopyLayer:
         if one.link is not None and one.link in made:
             entry = replace(entry, kind=EntryKind.HARD_LINK, link=made[one.link], size_bytes=0, xattrs={})
         made[one.path] = target
-        self._current = (part, one)
-        yield from self._given(entry)
+        yield from self._given(entry, part, one)
 
     def _own_owner(self, one: Found) -> tuple[int, int]:
         """Whose a file is without --chown: root's if it comes from the context, else whose it was."""
         return (one.uid, one.gid) if self._copy.from_ else (0, 0)
 
-    def _archive(self, part: "Part") -> Iterator[Entry]:
+    def _archive(self, part: "Part") -> Iterator[_Placed]:
         from lamina.build.unpacking import opened_archive
         from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
 
@@ -201,14 +213,14 @@ class CopyLayer:
                     yield from self._unpacked(entry, top)
             finally:
                 self._tar = None
-        fd = self._opened(one)
+        fd = self._opened(part, one)
         try:
             if facts(os.fstat(fd)) != one.facts:
                 raise self._changed(one)
         finally:
             os.close(fd)
 
-    def _unpacked(self, entry: Entry, top: str) -> Iterator[Entry]:
+    def _unpacked(self, entry: Entry, top: str) -> Iterator[_Placed]:
         head, name = paths.split(entry.path)
         directory = self._layout.resolve(head, root=top)
         if head:
@@ -231,7 +243,7 @@ class CopyLayer:
         xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
         yield from self._given(replace(entry, path=target, link=link, uid=uid, gid=gid, xattrs=xattrs))
 
-    def _make_directories(self, path: str, mtime_ns: int | None = None) -> Iterator[Entry]:
+    def _make_directories(self, path: str, mtime_ns: int | None = None) -> Iterator[_Placed]:
         """Make a directory and those above it, so far as they aren't there. `mtime_ns` is the last one's time."""
         mode = 0o755 if self._mode is None or self._mode.octal is None else self._mode.octal & 0o777
         uid, gid = self._owner or (0, 0)
@@ -239,28 +251,40 @@ class CopyLayer:
             time_ns = mtime_ns if mtime_ns is not None and missing == path else self._now_ns
             yield from self._given(Entry(path=missing, kind=EntryKind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime_ns=time_ns))
 
-    def _given(self, entry: Entry) -> Iterator[Entry]:
+    def _given(self, entry: Entry, part: "Part | None" = None, found: Found | None = None) -> Iterator[_Placed]:
         """Give an entry, and before it those of the base's directories that it lies in."""
-        if any(part.startswith(paths.WHITEOUT_PREFIX) for part in entry.path.split("/")):
+        if any(name.startswith(paths.WHITEOUT_PREFIX) for name in entry.path.split("/")):
             raise UsageError(f"'/{paths.shown(entry.path)}' can't be in an image", hint=_WHITEOUT_HINT)
         if len(os.fsencode(entry.path)) > paths.MAX_PATH_BYTES:
             raise UsageError(f"'/{paths.shown(entry.path)}' is a longer path than the kernel takes")
         for above in self._layout.unwritten_directories(entry.path):
-            yield self._limited(above)
-        if entry.path:
-            hides = self._layout.put(entry.path, entry.kind, entry.link)
-            if entry.kind is EntryKind.DIRECTORY:
-                self._layout.written(entry.path)
-            yield self._limited(entry)
-            if hides:
-                yield Entry(path=entry.path, kind=EntryKind.OPAQUE)
-        elif entry.kind is EntryKind.DIRECTORY:
-            yield self._limited(entry)
+            yield _Placed(entry=above)
+        hides = bool(entry.path) and self._layout.put(entry.path, entry.kind, entry.link)
+        if entry.kind is EntryKind.DIRECTORY:
+            self._layout.written(entry.path)
+        yield _Placed(entry=entry, part=part, found=found)
+        if hides:
+            yield _Placed(entry=Entry(path=entry.path, kind=EntryKind.OPAQUE))
 
     def _limited(self, entry: Entry) -> Entry:
         if self._limit_ns is None or entry.mtime_ns <= self._limit_ns:
             return entry
         return replace(entry, mtime_ns=self._limit_ns)
+
+
+def _settled(placed: list[_Placed]) -> Iterator[_Placed]:
+    """Leave out what a later source replaces, but not the bytes that hard links have; a directory stays before what is in it."""
+    last = {one.entry.path: one for one in placed}
+    linked = {one.entry.link for one in placed if one.entry.kind is EntryKind.HARD_LINK}
+    given: set[str] = set()
+    for one in placed:
+        path = one.entry.path
+        if one.entry.kind is EntryKind.DIRECTORY:
+            if path not in given:
+                given.add(path)
+                yield last[path]
+        elif last[path] is one or path in linked:
+            yield one
 
 
 class _Checked(io.RawIOBase):
