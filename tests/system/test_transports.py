@@ -3,21 +3,25 @@
 With LAMINA_PEERS=1 the Docker daemon that DOCKER_HOST names, and Podman, take part.
 """
 
+import fcntl
 import io
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import archives
 import pytest
+from cases import wait_until
 from transfers import (
     DAEMON_NAME,
     DIFF_IDS,
@@ -40,6 +44,7 @@ from lamina.errors import NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.image import DOCKER_INDEX, OCI_INDEX, OCI_LAYER, Descriptor, Index, Manifest
 from lamina.registry.places import open_destination, open_source
+from lamina.registry.writing import lock_directory
 from lamina.store.content import ContentStore
 from lamina.store.database import Database
 from lamina.store.image_archive import load
@@ -262,6 +267,11 @@ def platforms(copying: Copying, tmp_path: Path, media_type: str = OCI_INDEX) -> 
 def test_an_index_goes_with_all_its_images(form: str, media_type: str, copying: Copying, tmp_path: Path) -> None:
     start = platforms(copying, tmp_path, media_type)
     copying(start, in_form(form, tmp_path))
+    if form != "dir":  # an index in OCI's form may name manifests in Docker's, and then names others too
+        index_path = tmp_path / "platforms/manifest.json"
+        index_path.write_text(index_path.read_text().replace(DOCKER_INDEX, OCI_INDEX))
+        copying(start, in_form(form, tmp_path, "mixed"))
+        assert copying.read(in_form(form, tmp_path, "mixed")).root == copying.read(in_form(form, tmp_path)).root
     skopeo("copy", "--quiet", "--all", in_form(form, tmp_path), f"dir:{tmp_path}/again")
     index = Index.from_bytes((tmp_path / "again/manifest.json").read_bytes())
     assert index.media_type == (media_type if form == "dir" else OCI_INDEX)
@@ -375,6 +385,19 @@ def test_more_blobs_than_files_may_be_open_are_taken(copying: Copying, tmp_path:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert len(copying.read(f"oci:{tmp_path}/layout:1").diff_ids) == 240
     assert not [name for name in os.listdir(tmp_path / "layout") if name.startswith(".")]
+
+
+def test_a_writer_waits_for_one_that_makes_the_layout(copying: Copying, archive: Path, tmp_path: Path) -> None:
+    copying(f"docker-archive:{archive}", f"oci:{tmp_path}/whole:1")
+    layout = tmp_path / "layout"
+    (layout / "blobs").mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool, lock_directory(str(layout), fcntl.LOCK_EX):
+        writer = pool.submit(copying, f"docker-archive:{archive}", f"oci:{layout}:2")
+        wait_until(lambda: writer.done() or b"->" in Path("/proc/locks").read_bytes(), "a writer that waits")
+        shutil.rmtree(layout / "blobs")
+        subprocess.run(["cp", "--archive", f"{tmp_path}/whole/.", str(layout)], check=True)
+    writer.result()
+    assert [copying.read(f"oci:{layout}:{tag}").diff_ids for tag in (1, 2)] == [DIFF_IDS, DIFF_IDS]
 
 
 def write_many(store: str, archive: str, layout: str, tags: Sequence[str]) -> None:

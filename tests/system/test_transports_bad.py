@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import random
 import subprocess
 import tarfile
 import threading
@@ -59,7 +60,7 @@ DAMAGES = {
 def test_a_damaged_blob_is_refused_and_leaves_nothing(form: str, damage: str, copying: Copying, tmp_path: Path) -> None:
     content, message = DAMAGES[damage]
     descriptor = Descriptor(media_type=DOCKER_LAYER_GZIP, digest=Digest.of(BLOB), size_bytes=len(BLOB))
-    before = sorted(tmp_path.iterdir())
+    before, open_fds = sorted(tmp_path.iterdir()), len(os.listdir("/proc/self/fd"))
     destination = open_destination(place(in_form(form, tmp_path)), copying.images)
     fails(IntegrityError, message, lambda: destination.put_blob(descriptor, io.BytesIO(content)))
     assert not destination.has_blob(descriptor)
@@ -68,6 +69,7 @@ def test_a_damaged_blob_is_refused_and_leaves_nothing(form: str, damage: str, co
     destination.close()
     destination.close()
     assert sorted(tmp_path.iterdir()) == before
+    assert len(os.listdir("/proc/self/fd")) == open_fds
     assert os.listdir(tmp_path / "store/tmp") == []
 
 
@@ -218,6 +220,21 @@ def test_an_archive_that_is_cut_off_is_refused(size_bytes: int, copying: Copying
         with pytest.raises(ArchiveError, match=r"truncated|it is empty|the archive has no|empty"):
             copying.read(f"docker-archive:{short}")
     assert os.listdir(tmp_path / "store/tmp") == []
+
+
+def test_a_long_archive_that_is_cut_off_is_refused_where_its_data_is_skipped(copying: Copying, tmp_path: Path) -> None:
+    noise = random.Random(7).randbytes(1 << 20)
+    whole = archives.image(tmp_path / "long.tar", "x:1", [archives.layer({"noise": archives.Item(content=noise)})])
+    assert len(copying.read(f"docker-archive:{whole}").diff_ids) == 1
+    os.truncate(whole, 700_000)
+    fails(ArchiveError, "truncated", lambda: copying.read(f"docker-archive:{whole}"))
+
+
+def test_a_sparse_archive_is_refused(copying: Copying, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(b"[]")
+    os.truncate(tmp_path / "manifest.json", 1 << 20)
+    subprocess.run(["tar", "--sparse", "-C", str(tmp_path), "-cf", f"{tmp_path}/x.tar", "manifest.json"], check=True)
+    fails(ArchiveError, "is stored as a sparse file", lambda: copying.read(f"docker-archive:{tmp_path}/x.tar"), hint="--sparse")
 
 
 def layout_with(copying: Copying, archive: Path, tmp_path: Path, change: Callable[[Path], object]) -> str:
