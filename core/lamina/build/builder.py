@@ -5,6 +5,7 @@ becomes visible in one transaction at the end.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ def build(context: Context, request: BuildRequest, progress: Progress) -> Built:
     """Build an image. Raises `DockerfileError` for what is wrong in the Dockerfile or fails in a step, `UsageError` and others."""
     from lamina.build.context import open_context
 
+    begun_ns = time.time_ns()
     request = _with_epoch(request)
     machine = Platform(os="linux", architecture=_ARCHITECTURES.get(os.uname().machine, os.uname().machine))
     platform = parse_platform(request.platform, machine=machine) if request.platform else machine
@@ -64,7 +66,7 @@ def build(context: Context, request: BuildRequest, progress: Progress) -> Built:
                 cache = Cache(context.database, context.images, no_cache=request.no_cache)
                 session = Session(
                     context=context, request=request, dockerfile=dockerfile, files=files, arguments=arguments, layers=layers,
-                    cache=cache, progress=progress, platform=platform,
+                    cache=cache, progress=progress, platform=platform, warnings=list(dockerfile.warnings),
                 )  # fmt: skip
                 try:
                     state = _run_stages(session, target)
@@ -76,8 +78,10 @@ def build(context: Context, request: BuildRequest, progress: Progress) -> Built:
                 finally:
                     cache.end()
             for name in arguments.unused():
-                progress.warn(f"the build argument '{name}' was given, and no ARG asks for it")
-            return _finish(session, state)
+                session.warn(f"the build argument '{name}' was given, and no ARG asks for it")
+            built = _finish(session, state)
+            _remember(session, state, built, begun_ns)
+            return built
     finally:
         layers.close()
 
@@ -144,6 +148,31 @@ def _finish(session: Session, state: State) -> Built:
     _say(step, image, request.names)
     step.end(DONE)
     return Built(image=image, names=request.names)
+
+
+def _remember(session: Session, state: State, built: Built, begun_ns: int) -> None:
+    """Note what the whole build came to, if the next one of the same words could tell by looking that it would be the same."""
+    request = session.request
+    if not request.memo_key or session.looked_at is None or request.no_cache or request.pull:
+        return
+    from lamina.build.memo import describe, looked_for
+
+    paths = looked_for(session.files.directory, request.dockerfile)
+    bases = []
+    for name, image_id in session.bases:
+        reference = Reference.parse(name)
+        if reference not in session.context.images.names(session.context.images.get(image_id)):
+            return  # found by id, or by a digest
+        bases.append((reference.canonical, image_id))
+    if paths is None:
+        return
+    document = describe(
+        image_id=str(built.image.id), names=request.memo_names, bases=bases, paths=[*paths, *session.looked_at],
+        keys=session.cache.keys, steps=session.shown, warnings=session.warnings, begun_ns=begun_ns,
+    )  # fmt: skip
+    if document is not None:
+        title = ", ".join(name.familiar for name in built.names) or str(built.image.id)
+        session.cache.remember(request.memo_key, document, chain=state.chain, description=f"build of {title}")
 
 
 def _tag(session: Session, image: Image, names: Sequence[Reference]) -> None:

@@ -33,6 +33,8 @@ class Cache:
         self._no_cache = no_cache
         self._now_ns = time.time_ns()
         self._used: list[str] = []
+        self.keys: list[str] = []
+        """Every step's that this build has found or made."""
 
     def find(self, key: str) -> Record | None:
         """Give what the step came to, or None. A layer whose blob has gone or has another size is none."""
@@ -49,6 +51,7 @@ class Cache:
             if layer is None or layer.stored_bytes != row["stored_bytes"]:
                 return None
         self._note_use(key, row["used_ns"])
+        self.keys.append(key)
         return Record(layer=layer, created_ns=row["created_ns"])
 
     def content(self, key: str) -> str:
@@ -75,6 +78,7 @@ class Cache:
         content: str = "",
     ) -> None:
         """Note what a step came to. With a layer it belongs into the `ingest()` that has committed the blob."""
+        self.keys.append(key)
         with self._database.transaction() as tx:
             if layer is not None:
                 tx.execute(
@@ -90,6 +94,10 @@ class Cache:
                     *(description.encode("utf-8", "replace").decode()[:1000], created_ns, self._now_ns),
                 ),
             )
+
+    def remember(self, key: str, document: str, *, chain: Digest | None, description: str) -> None:
+        """Note what a whole build came to, for `memo.py`."""
+        self.record(key, kind="build", layer=None, chain=chain, description=description, created_ns=self._now_ns, content=document)
 
     def forget_layer(self, layer: Digest) -> int:
         """Drop every step that came to a layer which turned out to be damaged; gives how many there were."""

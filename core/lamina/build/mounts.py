@@ -10,7 +10,7 @@ ssh     the socket of an agent
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from lamina.runtime.steps import Step
 
 if TYPE_CHECKING:
     from lamina.build.context import BuildContext
+    from lamina.build.copying import Gathered, SourceTree
 
 MAX_SECRET_BYTES = 500 << 10
 """As with Docker, which takes no larger ones."""
@@ -148,7 +149,7 @@ class Mounts:
         from lamina.archive.apply import apply_layer
 
         directory = self._new_dir()
-        gathered = gather_bound(self._context.directory, source, hides=self._context.hides, described="the context")
+        gathered = gather_bound(self._context.tree, source)
         entries = gathered.entries(base_root=None, working_dir="/", mtime_limit_ns=None)
         apply_layer(entries, into=directory, whiteouts=WhiteoutFormat.NONE, parent=lambda: None)
         return directory, "bound"
@@ -206,10 +207,11 @@ class Mounts:
         if bound.state is not None:
             from lamina.api.types import WhiteoutFormat
             from lamina.archive.apply import apply_layer
+            from lamina.build.copying import SourceTree
 
             with self._layers.seen(bound.state) as root:
                 if root is not None:
-                    gathered = gather_bound(root, mount.source, hides=lambda _path: False, described=f"'{mount.from_}'")
+                    gathered = gather_bound(SourceTree(path=root, described=f"'{mount.from_}'"), mount.source)
                     entries = gathered.entries(base_root=None, working_dir="/", mtime_limit_ns=None)
                     apply_layer(entries, into=temporary, whiteouts=WhiteoutFormat.NONE, parent=lambda: None)
                     temporary = os.path.join(temporary, "bound")
@@ -289,11 +291,11 @@ def hides_nothing(context: "BuildContext") -> bool:
     return not context.ignore.rules
 
 
-def gather_bound(directory: str, source: str, *, hides: Callable[[str], bool], described: str) -> Any:
+def gather_bound(tree: "SourceTree", source: str, *, cache_path: str = "") -> "Gathered":
     """Gather what a bind mount shows, as if it were copied to `/bound`: for its digest, and for a copy of it."""
-    from lamina.build.copying import SourceTree, gather
+    from lamina.build.copying import gather
     from lamina.dockerfile.instructions import Copy
 
     path = source.strip("/") or "."
     copy = Copy(line=0, last_line=0, text="", is_add=False, sources=(path,), destination="/bound")
-    return gather(copy, SourceTree(path=directory, described=described, hides=hides))
+    return gather(copy, tree, cache_path=cache_path)

@@ -45,6 +45,10 @@ class BuildRequest:
     add_hosts: tuple[tuple[str, str], ...] = ()
     """More lines of /etc/hosts: name and address."""
     storage_driver: str = ""
+    memo_key: str = ""
+    """Under which the whole build is remembered, "" if it isn't: see `memo.py`."""
+    memo_names: Mapping[str, str] = field(default_factory=dict)
+    """The names as they were typed, each with what it stands for."""
     source_date_epoch: int | None = None
     """Seconds since 1970: no time in the image is later, and what the build makes has this one."""
 

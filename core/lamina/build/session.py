@@ -1,5 +1,6 @@
 """What all stages of one build share: the request, the Dockerfile, the context, the layers, the cache, the images below."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from lamina.build.progress import Progress
 from lamina.build.request import BuildRequest
 from lamina.build.state import State, of_image, scratch
 from lamina.build.variables import Arguments
-from lamina.dockerfile.instructions import Dockerfile
+from lamina.dockerfile.instructions import Copy, Dockerfile
 from lamina.errors import NotFoundError, UsageError
 from lamina.model.container import merge_env
 from lamina.model.image import Platform
@@ -19,6 +20,7 @@ from lamina.usecases.context import Context
 
 if TYPE_CHECKING:
     from lamina.build.context import BuildContext
+    from lamina.build.copying import Gathered
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -37,6 +39,13 @@ class Session:
     progress: Progress
     platform: Platform
     states: Mapping[int, State] = field(default_factory=dict)
+    bases: list[tuple[str, str]] = field(default_factory=list)
+    """The images that it stands on: name and id."""
+    looked_at: list[str] | None = field(default_factory=list)
+    """Paths of the context that it has looked at; None once that can't be told, and so the build not be remembered."""
+    warnings: list[str] = field(default_factory=list)
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    """The steps that a person has seen, each with how a build from the cache would show it."""
     _images: dict[tuple[str, str], State] = field(default_factory=dict)
 
     @property
@@ -44,6 +53,30 @@ class Session:
         """SOURCE_DATE_EPOCH in nanoseconds, None if there is none."""
         epoch = self.request.source_date_epoch
         return None if epoch is None else epoch * 10**9
+
+    @property
+    def hashes_path(self) -> str:
+        """Where digests of the context's files are remembered, so that a large one need not be read again."""
+        directory = os.path.join(self.context.root_dir, "build")
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o710, exist_ok=True)
+        return os.path.join(directory, "hashes")
+
+    def warn(self, text: str) -> None:
+        """Tell a person something, now and when the build is remembered."""
+        self.warnings.append(text)
+        self.progress.warn(text)
+
+    def note_sources(self, copy: Copy, gathered: "Gathered") -> None:
+        """Note which paths of the context the outcome of a COPY, or of a bind mount, depends on."""
+        if self.looked_at is None:
+            return
+        from lamina.build.memo import looked_at
+
+        found = [one.source for part in gathered.parts if part.document is None for one in part.found]
+        patterns = copy.parents or bool(copy.exclude) or any(set("*?[\\") & set(source) for source in copy.sources)
+        more = looked_at(self.files.directory, copy.sources, found, with_patterns=patterns)
+        self.looked_at = None if more is None else [*self.looked_at, *more]
 
     def image(self, name: str, platform: str) -> State:
         """Give the state that an image is, pulled if it isn't here or `--pull` says so. Raises `NotFoundError`, `UsageError`."""
@@ -73,7 +106,8 @@ class Session:
                     f"the image '{name}' is for {config.platform}, not for {wanted}",
                     hint="choose another platform, or another image",
                 )
-            self.progress.warn(f"the image '{name}' is for {config.platform}, and this machine is {wanted}")
+            self.warn(f"the image '{name}' is for {config.platform}, and this machine is {wanted}")
+        self.bases.append((name, str(image.id)))
         return of_image(config, tuple(images.layers(image)), image.id)
 
 

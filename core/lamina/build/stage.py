@@ -94,7 +94,9 @@ class StageWork:
     def _step(self, text: str) -> Step:
         self._number += 1
         place = has_place(self._session.dockerfile, self._stage)
-        return self._session.progress.step(f"[{place}{self._number}/{self._total}] {' '.join(text.split())}")
+        title = f"[{place}{self._number}/{self._total}] {' '.join(text.split())}"
+        self._session.shown.append((title, DONE if text.startswith("FROM ") else CACHED))
+        return self._session.progress.step(title)
 
     @contextlib.contextmanager
     def _placed(self, instruction: Instruction, step: Step | None = None) -> Iterator[None]:
@@ -250,6 +252,7 @@ class StageWork:
 
     def _copied(self, state: State, copy: Copy, source: State | None, text: str, step: Step) -> State:
         from lamina.build.copying import SourceTree, gather
+        from lamina.build.sources import is_remote
 
         session = self._session
         spec = {
@@ -265,15 +268,25 @@ class StageWork:
         with contextlib.ExitStack() as stack:
             gathered = None
             if not known:
-                downloads = any(one.startswith(("http://", "https://", "git://", "git@")) for one in copy.sources) and copy.is_add
+                downloads = any(is_remote(one) for one in copy.sources)
                 if source is not None:
                     step.begin()
                     tree = SourceTree(path=stack.enter_context(self._tree(source)), described=f"'{copy.from_}'")
                 else:
-                    tree = SourceTree(path=session.files.directory, described="the context", hides=session.files.hides)
+                    tree = session.files.tree
                 if downloads:
                     step.begin()
-                gathered = gather(copy, tree, downloads_dir=self._downloads(stack) if downloads else "")
+                gathered = gather(
+                    copy,
+                    tree,
+                    downloads_dir=self._downloads(stack) if downloads else "",
+                    cache_path=session.hashes_path if source is None else "",
+                    file_name=session.dockerfile.file_name,
+                )
+                if downloads:
+                    session.looked_at = None
+                if source is None:
+                    session.note_sources(copy, gathered)
                 known = str(gathered.digest)
                 if source is not None:
                     session.cache.record(
@@ -291,7 +304,7 @@ class StageWork:
             step.begin()
             if gathered is None:  # only the source's digest was known
                 tree = SourceTree(path=stack.enter_context(self._tree(source)), described=f"'{copy.from_}'")  # type: ignore[arg-type]
-                gathered = gather(copy, tree)
+                gathered = gather(copy, tree, file_name=session.dockerfile.file_name)
             after = self._make_copy(state, copy, gathered, key, text)
             step.end(DONE)
             return after
@@ -385,12 +398,14 @@ class StageWork:
         return bounds
 
     def _bound_content(self, bound: "Bound", step: Step) -> str:
+        from lamina.build.copying import SourceTree
         from lamina.build.mounts import gather_bound
 
         session, source = self._session, bound.mount.source
         if bound.state is None:
-            files = session.files
-            return str(gather_bound(files.directory, source, hides=files.hides, described="the context").digest)
+            gathered = gather_bound(session.files.tree, source, cache_path=session.hashes_path)
+            session.note_sources(gathered.copy, gathered)
+            return str(gathered.digest)
         if source.strip("/") in {"", "."}:
             return str(bound.state.chain or "")
         key = key_of("content", {"chain": bound.state.chain or "", "bound": source})
@@ -398,8 +413,7 @@ class StageWork:
         if not known:
             step.begin()
             with self._tree(bound.state) as root:
-                hidden_by = f"'{bound.mount.from_}'"
-                known = str(gather_bound(root, source, hides=lambda _path: False, described=hidden_by).digest)
+                known = str(gather_bound(SourceTree(path=root, described=f"'{bound.mount.from_}'"), source).digest)
             session.cache.record(
                 key, kind="content", layer=None, chain=bound.state.chain, description=f"bind {source}",
                 created_ns=time.time_ns(), content=known,

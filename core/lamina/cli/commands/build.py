@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina.cli.main import Settings, print_warning
+from lamina.cli.main import Settings
 from lamina.cli.options import Command
 from lamina.errors import UsageError
 
@@ -59,36 +59,85 @@ def command(
     del force_rm, load  # what fails leaves nothing here, and the image always is in the store
     if not remove:
         raise UsageError("--rm=false is not possible", hint="a step leaves no container behind that could be kept")
-    request = _request(names=names, **options)
+    memo_key = _memo_key(**options)
+    shown_as = "quiet" if quiet else form
+    if memo_key and not outputs:
+        image_id = _recall(settings, memo_key, names, shown_as)
+        if image_id:
+            _tell_id(image_id, iidfile=iidfile, printed=shown_as == "quiet")
+            return
+    request = _request(names=names, memo_key=memo_key, **options)
     wanted = _outputs(outputs)
     with _stopped_by_signals(), settings.engine() as engine:
         from lamina.build.builder import build
 
-        progress = _progress("quiet" if quiet else form)
+        progress = _progress(shown_as)
         try:
             built = build(engine.context, request, progress)
             for output in wanted:
                 _write(engine, output, built)
         finally:
             progress.close()
+    _tell_id(str(built.image.id), iidfile=iidfile, printed=shown_as == "quiet")
+
+
+def _tell_id(image_id: str, *, iidfile: str, printed: bool) -> None:
     if iidfile:
-        _write_id(iidfile, str(built.image.id))
-    if quiet or form == "quiet":
-        click.echo(built.image.id)
+        with open(iidfile, "w", encoding="ascii") as file:
+            file.write(image_id)
+    if printed:
+        click.echo(image_id)
+
+
+def _memo_key(*, source: str, dockerfile: str, no_cache: bool, pull: bool, **options: Any) -> str:
+    """Name this build by what was typed; "" for one whose outcome can't be told by looking at files."""
+    if no_cache or pull or source == "-" or dockerfile == "-" or not os.path.isdir(source):
+        return ""
+    from lamina.build.memo import key_of_request
+
+    given = {**options, "build_args": sorted(_build_args(options["build_args"]).items())}
+    return key_of_request({"source": os.path.realpath(source), "dockerfile": dockerfile, **given})
+
+
+def _recall(settings: Settings, key: str, names: Sequence[str], shown_as: str) -> str:
+    """Show a build that need not be done again, and give the image's id; "" if there is none."""
+    from lamina.build.memo import recall
+    from lamina.usecases.settings import read_settings
+
+    found = recall(read_settings(root_dir=settings.root_dir, run_dir=settings.run_dir).root_dir, key, names)
+    if found is None:
+        return ""
+    if shown_as != "quiet":
+        progress = _progress(shown_as)
+        for warning in found.warnings:
+            progress.warn(warning)
+        for title, state in found.steps:
+            progress.step(title).end(state)
+        last = progress.step("exporting to image")
+        last.begin()
+        for text in (f"writing image {found.image_id}", *(f"naming to {name}" for name in found.names)):
+            last.say(text)
+        last.end("done")
+        progress.close()
+    return found.image_id
 
 
 def _request(
     *, source: str, dockerfile: str, names: Sequence[str], target: str, build_args: Sequence[str], secrets: Sequence[str],
     agents: Sequence[str], labels: Sequence[str], no_cache: bool, pull: bool, platform: str, network: str, hosts: Sequence[str],
+    memo_key: str,
 ) -> "BuildRequest":  # fmt: skip
     from lamina.build.request import BuildRequest, parse_host, parse_secret, parse_ssh
     from lamina.model.reference import Reference
 
+    references = {name: _name(Reference.parse(name)) for name in names}
     return BuildRequest(
+        memo_key=memo_key,
+        memo_names={name: reference.canonical for name, reference in references.items()},
         source=source,
         dockerfile=dockerfile,
         stdin=sys.stdin.buffer,
-        names=tuple(dict.fromkeys(_name(Reference.parse(name)) for name in names)),
+        names=tuple(dict.fromkeys(references.values())),
         target=target,
         build_args=_build_args(build_args),
         secrets=tuple(parse_secret(text) for text in secrets),
@@ -153,15 +202,6 @@ def _progress(form: str) -> "Progress":
 
         return Live(sys.stderr)
     return Plain()
-
-
-def _write_id(path: str, image_id: str) -> None:
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(image_id)
-    except OSError as error:
-        print_warning(f"the image's id can't be written: {error}")
-        raise
 
 
 @contextlib.contextmanager
