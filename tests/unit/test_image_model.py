@@ -152,6 +152,7 @@ def test_times_that_no_clock_shows_become_none_or_the_last():
         (["CMD [ -f x ]"], {"cmd": ("/bin/sh", "-c", "[ -f x ]")}),
         (['SHELL ["/bin/bash", "-c"]', "ENTRYPOINT x"], {"shell": ("/bin/bash", "-c"), "entrypoint": ("/bin/bash", "-c", "x")}),
         (['ENV A=1 B=\'x y\' C="q\\"z"', "env A 2 3"], {"env": ("A=2 3", "B=x y", 'C=q"z')}),
+        (["ENV A=1", "ENV B=$A:$B", "WORKDIR /$B"], {"env": ("A=1", "B=1:"), "working_dir": "/1:"}),
         (["EXPOSE 80 53/udp", "EXPOSE 8000-8001"], {"exposed_ports": ("80/tcp", "53/udp", "8000/tcp", "8001/tcp")}),
         (['LABEL a=b "c d"="e f"'], {"labels": {"a": "b", "c d": "e f"}}),
         (["USER 1000:100"], {"user": "1000:100"}),

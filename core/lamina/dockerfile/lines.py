@@ -12,7 +12,8 @@ from lamina.dockerfile.heredocs import HeredocMark
 from lamina.dockerfile.words import SPACE, shown
 from lamina.errors import UsageError
 
-MAX_SIZE_BYTES = 1 << 24
+MAX_SIZE_BYTES = 1 << 22
+"""Far above any that a person wrote; what is made of it takes a hundred times as much memory at worst."""
 MAX_LINE_BYTES = 65535
 """Docker's limit for a line, its end included."""
 _BOM = b"\xef\xbb\xbf"
