@@ -16,7 +16,7 @@ say() { echo "set-up: $*"; }
 needed="busybox:busybox-static fuse-overlayfs:fuse-overlayfs fusermount3:fuse3"
 if [ "$purpose" = test ]; then
     needed="$needed mount:mount unshare:util-linux ps:procps script:bsdutils tar:tar gzip:gzip bzip2:bzip2 xz:xz-utils zstd:zstd setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs"
-    needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace ip:iproute2 nft:nftables"
+    needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace ip:iproute2 nft:nftables docker-registry:docker-registry openssl:openssl"
 fi
 packages=
 for pair in $needed; do

@@ -12,6 +12,10 @@ if TYPE_CHECKING:  # what reads and writes archives is imported by the method th
     from lamina.build.progress import Progress as ShowsBuild
     from lamina.build.prune import Pruned
     from lamina.engine import Engine
+    from lamina.registry.places import Place
+    from lamina.registry.pull import Pulled
+    from lamina.registry.push import Copied
+    from lamina.registry.report import Report
     from lamina.store.image_archive import LoadedImage
 
 Progress = Callable[[int], None]
@@ -98,6 +102,48 @@ class ImagesAPI:
         from lamina.usecases.images import selected_images
 
         save(self.store, selected_images(self.store, names), out, form=form, progress=progress)
+
+    def pull(self, name: str, *, platform: str = "", report: "Report | None" = None) -> "Pulled":
+        """Bring an image from its registry, verified before it is there; `platform` such as `linux/arm64` chooses from an index.
+
+        `report` is told of each layer. Raises `NotFoundError`, `TransferError` (trying again may help), `IntegrityError`, and
+        `LaminaError` for what the registry refuses; then nothing of the image is left.
+        """
+        from lamina.usecases.transfers import pull_image, wanted_platform
+
+        return pull_image(self._engine.context, name, platform=wanted_platform(platform), report=report)
+
+    def pull_from(
+        self, place: "Place", *, platform: str = "", report: "Report | None" = None
+    ) -> "tuple[Pulled, Sequence[Reference]]":
+        """Take in the image at a place (`lamina.registry.places.parse_place`); gives the names that it has there, too."""
+        from lamina.usecases.transfers import pull_place, wanted_platform
+
+        return pull_place(self._engine.context, place, platform=wanted_platform(platform), report=report)
+
+    def push(self, name: str, *, report: "Report | None" = None) -> "Copied":
+        """Send an image to the registry that its name says, the manifest as it is; what is there already isn't sent."""
+        from lamina.usecases.transfers import push_image
+
+        return push_image(self._engine.context, name, report=report)
+
+    def push_to(self, name: str, place: "Place", *, report: "Report | None" = None) -> "Copied":
+        """Copy an image to a place, such as an archive or another name at a registry."""
+        from lamina.usecases.transfers import push_place
+
+        return push_place(self._engine.context, name, place, report=report)
+
+    def tags(self, name: str) -> list[Reference]:
+        """List the tags that a repository has here."""
+        from lamina.usecases.transfers import store_tags
+
+        return store_tags(self._engine.context, name)
+
+    def registry_tags(self, name: str) -> list[Reference]:
+        """List the tags that a repository has at its registry."""
+        from lamina.usecases.transfers import registry_tags
+
+        return registry_tags(self._engine.context, name)
 
     def import_rootfs(
         self,

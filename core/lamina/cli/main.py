@@ -46,11 +46,14 @@ CONTAINER_COMMANDS = {
     "wait": "wait for containers to end",
 }
 IMAGE_COMMANDS = {
+    "copy": "copy an image from one place to another",
     "build": "build an image from a Dockerfile",
     "history": "show how an image came to be",
     "images": "list images",
     "import": "make an image of a root file system's tar archive",
     "load": "take in the images of an archive",
+    "pull": "bring an image from a registry or another place",
+    "push": "send an image to a registry or another place",
     "rmi": "remove images",
     "save": "write images as an archive",
     "tag": "give an image one more name",
@@ -62,6 +65,8 @@ TOP_COMMANDS = {
     "compare": "compare storage drivers: behaviour, disk, times",
     "completion": "write the shell's completion script",
     "info": "show facts about this store and machine",
+    "login": "prove an account at a registry, and keep it",
+    "logout": "forget an account at a registry",
     "version": "show the version",
 }
 GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {

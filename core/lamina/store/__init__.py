@@ -1,9 +1,11 @@
 """State: the database, content, images, layers, containers.
 
 database.py        the SQLite file, its schema, transactions
+configfile.py      the configuration file, which the settings of several rooms come from
 operations.py      who is changing the store, and locks
 content.py         blobs and index: a valid OCI image layout
-images.py          images and their names; image_lookup.py finds them, names.py lists names for a shell
+images.py          images and their names; image_lookup.py finds them, names.py lists names for a shell, image_places.py remembers
+                   what registries have of them
 image_archive.py   load and save; archive_spool.py, oci_archive.py, docker_archive.py are the forms, docker_archive_out.py and
                    tar_out.py write them
 image_build.py     import and commit; changes.py is their --change

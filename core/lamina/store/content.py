@@ -224,6 +224,15 @@ class BlobWriter:
                 os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
 
+    def flush(self) -> None:
+        """Let those see all that was written who read it while it grows."""
+        if self._file is not None:
+            self._file.flush()
+
+    def open_growing(self) -> int:
+        """Give a descriptor, the caller's to close, to read what `flush` has let be seen, now and after the commit."""
+        return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
     def read_back(self) -> IO[bytes]:
         """Open what was written, before its commit."""
         self.close()

@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from lamina.errors import LaminaError, StateError
+from lamina.store.image_places import SCHEMA as IMAGE_PLACES_SCHEMA
 from lamina.store.images import SCHEMA as IMAGES_SCHEMA
 
 MIGRATIONS: tuple[str, ...] = (
@@ -98,6 +99,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (operation, digest)
     ) STRICT, WITHOUT ROWID;
     """,
+    IMAGE_PLACES_SCHEMA,
 )
 """The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
 

@@ -46,6 +46,9 @@ def _by_name(connection: "sqlite3.Connection", text: str, *, may_be_id: bool) ->
         query = f"{_JOINED} WHERE manifest = ? AND substr(reference, 1, ?) IN (?, ?)"
         names = (len(reference.name) + 1, f"{reference.name}:", f"{reference.name}@")
         rows = connection.execute(query, (reference.digest, *names)).fetchall()
+        if not rows:  # or the digest by which the repository knows it: an index's
+            query = "SELECT images.* FROM images JOIN image_digests ON image_id = id WHERE name = ? AND digest = ?"
+            rows = connection.execute(query, (reference.name, reference.digest)).fetchall()
     return rows
 
 

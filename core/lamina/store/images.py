@@ -16,6 +16,7 @@ from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundE
 from lamina.model.digest import Digest
 from lamina.model.reference import Reference
 from lamina.store.image_lookup import find_row, name_meant, no_such_image
+from lamina.store.image_places import digests_of, forget_image, remember_digest
 from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
@@ -132,8 +133,11 @@ class ImageStore:
         config: bytes,
         layers: Sequence[LayerBlob],
         names: Sequence[Reference] = (),
+        known_as: Sequence[tuple[str, Digest]] = (),
     ) -> Image:
         """Record an image whose layers `ingest` has committed; make it visible whole, under its names, or not at all.
+
+        `known_as` are repositories, each with the digest by which it knows the image.
 
         An image that is there already keeps its blobs, if they are whole, and gets the names. Raise IntegrityError or ArchiveError
         if the documents and layers don't belong together.
@@ -159,7 +163,31 @@ class ImageStore:
                     )
             for name in names:
                 self._name(tx, image.id, name)
+            for repository, digest in known_as:
+                remember_digest(tx, image.id, repository, digest)
         return image
+
+    def remember_layer(self, layer: LayerBlob) -> None:
+        """Note what was found out of a blob that is there, before any image has it: another pull then need not find out."""
+        with self.database.transaction() as tx:
+            tx.execute(
+                "INSERT OR REPLACE INTO layer_blobs (digest, diff_id, size_bytes) VALUES (?, ?, ?)",
+                (layer.digest, layer.diff_id, layer.size_bytes),
+            )
+
+    def known_as(self, image: Image) -> list[tuple[str, Digest]]:
+        """List the repositories that are known to have the image, each with the digest by which it knows it."""
+        return digests_of(self.database.connection, image.id)
+
+    def recognise(self, image: Image, known_as: Sequence[tuple[str, Digest]], names: Sequence[Reference] = ()) -> None:
+        """Note by which digests repositories know an image that is there, and give it names."""
+        with self._changing() as tx:
+            if self._by_id(tx, image.id) is None:
+                raise no_such_image(image.id)
+            for name in names:
+                self._name(tx, image.id, name)
+            for repository, digest in known_as:
+                remember_digest(tx, image.id, repository, digest)
 
     def _check(self, manifest: bytes, config: bytes, layers: Sequence[LayerBlob]) -> tuple[Image, list[LayerBlob]]:
         from lamina.model.image import Manifest
@@ -455,6 +483,7 @@ class ImageStore:
     def _delete_rows(tx: "sqlite3.Connection", image_id: str) -> None:
         tx.execute("DELETE FROM image_blobs WHERE image_id = ?", (image_id,))
         tx.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        forget_image(tx, image_id)
 
 
 _COLUMNS = tuple(Image.__dataclass_fields__)

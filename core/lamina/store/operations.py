@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,9 +62,19 @@ def dead_operations(database: "Database") -> list[int]:
     return [row["id"] for row in rows if row["boot"] != boot or not is_alive(row["pid"], row["started"])]
 
 
+def _lock(fd: int, how: int, pause: Callable[[], None] | None) -> None:
+    while pause is not None:
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pause()
+    fcntl.flock(fd, how)
+
+
 @contextlib.contextmanager
-def locked(run_dir: str, name: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of that name while the block runs; waits for who has it.
+def locked(run_dir: str, name: str, *, shared: bool = False, pause: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock of that name while the block runs; waits for who has it, with `pause` by calling that and trying again.
 
     The file is deleted by whoever holds it last, so that names don't pile up: a holder that finds its file deleted tries again.
     """
@@ -72,7 +82,7 @@ def locked(run_dir: str, name: str, *, shared: bool = False) -> Iterator[None]:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            _lock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, pause)
             try:
                 same = os.stat(path).st_ino == os.fstat(fd).st_ino
             except FileNotFoundError:

@@ -1,21 +1,25 @@
 """Settings: where the store is and which storage driver is the default, by flag, environment, or configuration file.
 
-The order is flag, environment (`LAMINA_ROOT`, `LAMINA_RUN_DIR`, `LAMINA_STORAGE_DRIVER`), the file (`/etc/lamina/config.toml`,
-or what `LAMINA_CONFIG` names), built in. With no driver named anywhere the store remembers the best that worked when it was made.
+The order is flag, environment (`LAMINA_ROOT`, `LAMINA_RUN_DIR`, `LAMINA_STORAGE_DRIVER`, `LAMINA_PULL`), the file
+(`/etc/lamina/config.toml`, or what `LAMINA_CONFIG` names), built in. With no driver named anywhere the store remembers the best that
+worked when it was made.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lamina.api.host import PluginHost
 from lamina.errors import LaminaError, NotFoundError, NotUsableError, UsageError
-from lamina.store.layers import LayerStore
+from lamina.store.configfile import read_config_file
+
+if TYPE_CHECKING:  # a build from the cache reads the settings and no more
+    from lamina.api.host import PluginHost
+    from lamina.store.layers import LayerStore
 
 DEFAULT_ROOT_DIR = "/var/lib/lamina"
 DEFAULT_RUN_DIR = "/run/lamina"
-CONFIG_PATH = "/etc/lamina/config.toml"
-KEYS = frozenset({"root", "run-dir", "storage-driver"})
+PULL_POLICIES = ("missing", "always", "never")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,43 +29,29 @@ class Settings:
     root_dir: str
     run_dir: str
     storage_driver: str
+    pull: str = "missing"
+    """When `run` and `create` pull an image."""
 
 
 def read_settings(
     *, root_dir: str = "", run_dir: str = "", storage_driver: str = "", environment: Mapping[str, str] = os.environ
 ) -> Settings:
     """Merge what the caller gives with the environment and the configuration file. Raises `UsageError` for a bad file."""
-    file = _read_file(environment.get("LAMINA_CONFIG", ""))
+    file = read_config_file(environment)
     root = root_dir or environment.get("LAMINA_ROOT", "") or file.get("root", "") or DEFAULT_ROOT_DIR
     run = run_dir or environment.get("LAMINA_RUN_DIR", "") or file.get("run-dir", "")
     if not run:  # a store of one's own has a run directory of its own
         run = DEFAULT_RUN_DIR if root == DEFAULT_ROOT_DIR else os.path.join(root, "run")
     driver = storage_driver or environment.get("LAMINA_STORAGE_DRIVER", "") or file.get("storage-driver", "")
-    return Settings(root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver)
+    pull = environment.get("LAMINA_PULL", "") or file.get("pull", "") or PULL_POLICIES[0]
+    if pull not in PULL_POLICIES:
+        raise UsageError(
+            f"'{pull}' doesn't say when to pull", hint=f"LAMINA_PULL and the setting 'pull' are {', '.join(PULL_POLICIES)}"
+        )
+    return Settings(root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull)
 
 
-def _read_file(named: str) -> dict[str, str]:
-    path = named or CONFIG_PATH
-    try:
-        with open(path, "rb") as file:
-            import tomllib
-
-            document = tomllib.load(file)
-    except FileNotFoundError:
-        if named:
-            raise UsageError(f"the configuration file '{path}' doesn't exist") from None
-        return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the configuration file '{path}' can't be read: {error}") from error
-    for key, value in document.items():
-        if key not in KEYS:
-            raise UsageError(f"'{path}': unknown setting '{key}'", hint=f"known are {', '.join(sorted(KEYS))}")
-        if not isinstance(value, str):
-            raise UsageError(f"'{path}': setting '{key}' is not a text")
-    return document
-
-
-def choose_driver(root_dir: str, host: PluginHost, layers: LayerStore) -> str:
+def choose_driver(root_dir: str, host: "PluginHost", layers: "LayerStore") -> str:
     """Give the store's own default driver: the best that works here, chosen once and remembered.
 
     Best is one that shares layers and can tell a layer's changes by itself, then the deepest.
