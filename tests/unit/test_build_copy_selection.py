@@ -165,6 +165,7 @@ def test_hard_links_keep_their_bytes_when_a_name_is_replaced(tmp_path: Path) -> 
         ("COPY --chmod=999 x.txt /n", "invalid mode '999'"),
         ("COPY --chown=a:b:c x.txt /n", "invalid owner"),
         ("COPY [ /n", "invalid pattern"),
+        ("COPY --exclude=a --exclude=[ . /n", "--exclude: invalid pattern"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_with_its_place(tree: Path, text: str, message: str) -> None:

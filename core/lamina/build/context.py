@@ -87,7 +87,7 @@ def open_context(source: str, *, dockerfile: str = "", stdin: Readable, spool_di
         except FileNotFoundError:
             raise NotFoundError(f"the context '{source}' doesn't exist") from None
         except OSError as error:
-            raise LaminaError(f"the context '{source}' can't be read: {(error.strerror or str(error)).lower()}") from error
+            raise LaminaError(f"the context '{source}' can't be read: {os.strerror(error.errno or 0).lower()}") from error
         from lamina.build.unpacking import is_archive
 
         if not stat.S_ISREG(os.fstat(archive.fileno()).st_mode) or not is_archive(archive.fileno()):
@@ -204,11 +204,11 @@ def _read_file(path: str, root_fd: int | None, shown: str) -> bytes | None:
     except OSError as error:
         if error.errno in _MISSING:
             return None
-        raise LaminaError(f"'{paths.shown(shown)}' can't be read: {(error.strerror or str(error)).lower()}") from error
+        raise LaminaError(f"'{paths.shown(shown)}' can't be read: {os.strerror(error.errno or 0).lower()}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UsageError(f"'{paths.shown(shown)}' is not a regular file")
     with os.fdopen(fd, "rb", buffering=0) as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"'{paths.shown(shown)}' is not a regular file")
         return _limited(file, shown)
 
 
@@ -257,6 +257,10 @@ def _unpacked(stream: Readable, spool_dir: str, shown: str) -> Iterator[str]:
         except LaminaError as error:
             error.message = f"the build context in {shown}: {error.message}"
             raise
+        except OSError as error:
+            place = f"'{paths.shown(str(error.filename))}' " if error.filename else ""
+            why = os.strerror(error.errno or 0).lower()
+            raise LaminaError(f"the build context in {shown}: {place}can't be unpacked: {why}") from error
         finally:
             os.close(fd)
         yield directory

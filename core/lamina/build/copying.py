@@ -100,14 +100,12 @@ def gather(
     try:
         with ContentHashes(cache_path) as hashes:
             parts = tuple(_Gathering(copy, tree, hashes, downloads_dir).parts())
-    except DockerfileError:
-        raise
     except LaminaError as error:
         raise DockerfileError(error.message, file_name=file_name, line=copy.line, instruction=copy.name, hint=error.hint) from error
     except OSError as error:
         where = f" '{paths.shown(os.fsdecode(error.filename))}'" if isinstance(error.filename, str | bytes) else ""
         raise DockerfileError(
-            f"a source can't be read:{where} {(error.strerror or str(error)).lower()}",
+            f"a source can't be read:{where} {os.strerror(error.errno or 0).lower()}",
             file_name=file_name,
             line=copy.line,
             instruction=copy.name,
@@ -222,7 +220,7 @@ class _Gathering:
         place = fetch(source, self._downloads_dir, checksum=copy.checksum, keep_git_dir=copy.keep_git_dir)
         tree = SourceTree(path=place.directory, described=f"'{shown_url(source)}'")
         with Selector(tree, self._hashes) as selector:
-            found = tuple(selector.walk(place.path, Filter(excludes=copy.exclude)))
+            found = tuple(selector.walk(selector.real_path(place.path), Filter(excludes=copy.exclude)))
         if found[0].is_directory:
             yield Part(kind=PartKind.CONTENTS, name="", tree=tree, found=found)
             return

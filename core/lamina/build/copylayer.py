@@ -7,11 +7,12 @@ directory's, nor a directory a file's. An archive is different: there whatever i
 files are, unless --chown does.
 """
 
+import contextlib
 import io
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from lamina.build.filemode import FileMode
 from lamina.build.layout import Layout
 from lamina.build.ownership import resolve_owner
 from lamina.build.selection import Found
+from lamina.dockerfile.errors import DockerfileError
 from lamina.errors import LaminaError, UsageError
 from lamina.linux.fs import copy_contents, open_in_root
 
@@ -71,16 +73,15 @@ class CopyLayer:
 
         self._layout = Layout(self._base_root)
         try:
-            if self._copy.chown:
-                self._owner = resolve_owner(self._copy.chown, self._base_root)
-            placed: Iterable[_Placed] = self._placed()
-            if all(part.kind is not PartKind.ARCHIVE for part in self._gathered.parts):
-                placed = _settled(list(placed))
-            for one in placed:
-                self._current = one
-                yield self._limited(one.entry)
-        except LaminaError as error:
-            raise self._gathered.error(error.message, error.hint) from error
+            with self._explaining():
+                if self._copy.chown:
+                    self._owner = resolve_owner(self._copy.chown, self._base_root)
+                placed: Iterable[_Placed] = self._placed()
+                if all(part.kind is not PartKind.ARCHIVE for part in self._gathered.parts):
+                    placed = _settled(list(placed))
+                for one in placed:
+                    self._current = one
+                    yield self._limited(one.entry)
         finally:
             self._current = None
             self._layout.close()
@@ -91,7 +92,8 @@ class CopyLayer:
     def copy_to(self, fd: int) -> None:
         """Write the current file's bytes to a descriptor, holes left as holes."""
         if self._tar is not None:
-            self._tar.copy_to(fd)
+            with self._explaining():
+                self._tar.copy_to(fd)
             return
         part, one = self._now()
         if part.document is not None:
@@ -115,11 +117,21 @@ class CopyLayer:
         They are what they were when they were gathered, or the end raises an error.
         """
         if self._tar is not None:
-            return self._tar.open()
+            return io.BufferedReader(_Explained(self._tar.open(), self._explaining), CHUNK_BYTES)
         part, one = self._now()
         if part.document is not None:
             return io.BytesIO(part.document)
         return io.BufferedReader(_Checked(self._opened(part, one), one, self._changed(one)), CHUNK_BYTES)
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say of what is wrong in an archive which instruction it is for."""
+        try:
+            yield
+        except DockerfileError:
+            raise
+        except LaminaError as error:
+            raise self._gathered.error(error.message, error.hint) from error
 
     def _now(self) -> "tuple[Part, Found]":
         now = self._current
@@ -285,6 +297,27 @@ def _settled(placed: list[_Placed]) -> Iterator[_Placed]:
                 yield last[path]
         elif last[path] is one or path in linked:
             yield one
+
+
+class _Explained(io.RawIOBase):
+    """An archive's member, whose errors say which instruction they are for."""
+
+    def __init__(self, inner: IO[bytes], explaining: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._explaining = explaining
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        with self._explaining():
+            return self._inner.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+
+    def close(self) -> None:
+        if not self.closed:
+            self._inner.close()
+        super().close()
 
 
 class _Checked(io.RawIOBase):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lamina.archive import paths
 from lamina.build.contenthash import ContentHashes, facts
-from lamina.errors import LaminaError, NotFoundError
+from lamina.errors import LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import open_in_root
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -77,12 +77,16 @@ class Filter:
     """Which paths below a source are copied: `--exclude`, and with `--parents` the pattern. Paths are relative to the source."""
 
     def __init__(self, *, excludes: Sequence[str] = (), include: str = "") -> None:
+        from lamina.dockerfile.errors import DockerfileError
         from lamina.dockerfile.globs import Glob
         from lamina.dockerfile.ignore import Ignore
 
         # Docker reads both as lines of .dockerignore, where `#` would begin a comment.
         lines = [f"./{pattern}" if pattern.startswith("#") else pattern for pattern in excludes]
-        self._excludes = Ignore.parse("\n".join(lines), file_name="--exclude") if lines else None
+        try:
+            self._excludes = Ignore.parse("\n".join(lines), file_name="--exclude") if lines else None
+        except DockerfileError as error:
+            raise UsageError(error.message.replace(f"--exclude:{error.line}:", "--exclude:"), hint=error.hint) from None
         self._include = Glob.parse(include) if include else None
         self._include_parts = include.split("/")
 
