@@ -356,8 +356,8 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Oth
 def test_an_image_comes_from_a_daemon(copying: Copying, archive: Path, daemon: type[OtherDaemon]) -> None:
     config_digest = copying.read(f"docker-archive:{archive}").config_digest
     daemon.answers = {"json": (200, json.dumps({"Id": config_digest}).encode()), "get": (200, archive.read_bytes())}
-    found = copying.read("docker-daemon:some/name:1")
-    assert (found.config_digest, found.diff_ids, found.names) == (config_digest, DIFF_IDS, ["some/name:1"])
+    found = copying.read("docker-daemon:place/app:1")
+    assert (found.config_digest, found.diff_ids, found.names) == (config_digest, DIFF_IDS, ["place/app:1"])
     assert copying.read(f"docker-daemon:{config_digest}").names == []
 
 

@@ -207,7 +207,7 @@ class _Body:
 def open_docker_daemon(place: "Place", *, spool_dir: str, plain_layers: bool) -> DockerArchiveSource:
     """Fetch an image from the daemon. Raise NotFoundError, TransferError."""
     daemon = DockerDaemon.of_environment()
-    name = place.reference.familiar if place.reference is not None else place.id
+    name = place.id or (place.reference.familiar if place.reference is not None else "")
     image_id = str(daemon.inspect(name).get("Id") or "")
     with daemon.saved(name) as answer:
         archive = ArchiveFile.spool(answer, described=place.described, spool_dir=spool_dir)
@@ -222,7 +222,7 @@ def open_docker_daemon(place: "Place", *, spool_dir: str, plain_layers: bool) ->
         archive.close()
         raise
     source = DockerArchiveSource(archive, named[0], described=place.described, spool_dir=spool_dir, plain_layers=plain_layers)
-    source.names = [place.reference] if place.reference is not None and place.reference.digest is None else []
+    source.names = [name for name in named[0].names if name == place.reference]
     return source
 
 

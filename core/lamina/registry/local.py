@@ -24,7 +24,7 @@ class StoreSource:
         self._held = contextlib.ExitStack()
         self._held.enter_context(images.content.ingest())
         try:
-            self._image: Image = images.resolve(place.reference.canonical if place.reference is not None else place.id)
+            self._image: Image = images.resolve(place.id or (place.reference.familiar if place.reference is not None else ""))
         except BaseException:
             self.close()
             raise

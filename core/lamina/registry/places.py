@@ -78,7 +78,7 @@ class Place:
     number: int | None = None
     """Which image of an archive or a layout, from 0."""
     id: str = ""
-    """An image of the store or of a Docker daemon, by its id or an id's beginning."""
+    """An image of the store or of a Docker daemon, by its id or an id's beginning. With a `reference`, it may be a name too."""
 
     @property
     def described(self) -> str:
@@ -164,9 +164,10 @@ def _parse(transport: Transport, rest: str, text: str) -> Place:
 def _parse_name(transport: Transport, name: str) -> Place:
     if transport in {Transport.STORE, Transport.DOCKER_DAEMON} and (found := _ID.fullmatch(name)):
         return Place(transport=transport, id=f"sha256:{found[1]}")
-    if transport is Transport.STORE and name.startswith("sha256:") and _SHORT_ID.fullmatch(name):
+    is_id = transport in {Transport.STORE, Transport.DOCKER_DAEMON} and _SHORT_ID.fullmatch(name) is not None
+    if is_id and name.startswith("sha256:"):
         return Place(transport=transport, id=name)
-    return Place(transport=transport, reference=Reference.parse(name))
+    return Place(transport=transport, reference=Reference.parse(name), id=name if is_id else "")
 
 
 def _wrong(transport: Transport, text: str, why: str) -> UsageError:
@@ -177,7 +178,7 @@ def open_source(place: Place, images: "ImageStore", *, plain_layers: bool = Fals
     """Open what a place holds, to be closed by the caller. Raise NotFoundError, ArchiveError, UsageError, TransferError.
 
     `plain_layers`: the layers go where they lie unpacked (`Transport.wants_plain_layers`); a place that has them unpacked then
-    offers them so, and else packed. Not for registries, whose sources need an account (`lamina.registry.remote`).
+    offers them so, and else packed.
     """
     images.content.prepare()
     spool_dir = images.content.tmp_dir
@@ -207,14 +208,17 @@ def open_source(place: Place, images: "ImageStore", *, plain_layers: bool = Fals
 
             return StoreSource(place, images)
         case Transport.REGISTRY:
-            raise UsageError(f"'{place.described}' is in a registry, which is opened with an account")
+            from lamina.registry.opening import open_registry_source
+
+            assert place.reference is not None
+            return open_registry_source(place.reference)
 
 
 def open_destination(place: Place, images: "ImageStore", *, names: Sequence[Reference] = ()) -> "Destination":
     """Open a place to put one image into, to be closed by the caller. Raise UsageError, LaminaError.
 
-    `names` are what an archive calls the image when the place itself doesn't say it. Not for registries (see `open_source`), nor
-    for our own store, into which `lamina.registry.pull` copies.
+    `names` are what an archive calls the image when the place itself doesn't say it. Not for our own store, into which
+    `lamina.registry.pull` copies.
     """
     images.content.prepare()
     spool_dir = images.content.tmp_dir
@@ -241,5 +245,10 @@ def open_destination(place: Place, images: "ImageStore", *, names: Sequence[Refe
             from lamina.registry.docker_daemon import DockerDaemonDestination
 
             return DockerDaemonDestination(place, spool_dir=spool_dir)
-        case Transport.STORE | Transport.REGISTRY:
-            raise UsageError(f"'{place.described}' is not written to as a place")
+        case Transport.REGISTRY:
+            from lamina.registry.opening import open_registry_destination
+
+            assert place.reference is not None
+            return open_registry_destination(place.reference)
+        case Transport.STORE:
+            raise UsageError(f"'{place.described}' is the image store, into which is pulled")

@@ -11,6 +11,7 @@ host_ps.py        top with the host's ps
 content.py        diff, commit, export
 copy.py           cp; containerroot.py is the root that it copies from and to
 images.py         which images a command's words mean
+imagecopy.py      an image from one place to another
 volumes.py        named and anonymous volumes
 inspect.py        the documents that inspect shows
 system.py         drivers, networks, facts; disk.py counts what takes space
