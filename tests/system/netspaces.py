@@ -65,3 +65,6 @@ def plug(
             route.add_address(there, ifindex, address, has_dad=False)
         for gateway in gateways:
             route.add_route(there, route.Route("::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway))
+        ends = [(host, host_name), (there, name)] + ([] if master is None else [(host, link.get(host, master).name)])
+        while not all(link.get(*each).is_running for each in ends):
+            os.sched_yield()  # the kernel's own work, of milliseconds

@@ -301,7 +301,7 @@ def test_routes_that_ip_made_are_read_as_ip_shows_them(host: Socket, wire: int):
         (lambda host: link.delete(host, "nope"), errno.ENODEV, "delete link 'nope': No such device"),
         (lambda host: link.change(host, "nope", name="n"), errno.ENODEV, "get link 'nope': No such device"),
         (lambda host: link.change(host, "lo", master=1), errno.EOPNOTSUPP, "change link 'lo': Operation not supported"),
-        (lambda host: route.add_address(host, 999, "10.0.0.1/8"), errno.ENODEV, "add address '10.0.0.1/8' to link 999: No such device"),
+        (lambda host: route.add_address(host, 999, "10.0.0.1/8"), errno.ENODEV, "add address '10.0.0.1/8' to link 999: "),
         (lambda host: route.add_address(host, 1, "127.0.0.1/8"), errno.EEXIST, "add address '127.0.0.1/8' to link 1: File exists"),
         (lambda host: route.delete_address(host, 1, "10.0.0.1/8"), errno.EADDRNOTAVAIL, "delete address '10.0.0.1/8' of link 1: "),
         (lambda host: route.add_route(host, route.Route("10.0.0.0/8", gateway="192.0.2.1")), errno.ENETUNREACH,

@@ -105,14 +105,22 @@ class Link(NamedTuple):
     lower_namespace_id: int | None
     """Where `lower` is: None for here, else a number as `namespace_id` gives, or -1 for a namespace without one."""
     operstate: int
-    """RFC 2863's state; 6 is up, 0 is unknown (loopback)."""
+    """RFC 2863's state: 6 is up, 0 is unknown (loopback)."""
     alias: str
     altnames: tuple[str, ...]
 
     @property
     def is_up(self) -> bool:
-        """Whether it was set up; a cable may still be missing (`operstate`)."""
+        """Whether it was set up; whether packets can pass is another thing (`is_running`)."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether packets pass. A link that was just set up, like a bridge that just got its first port, drops them for a moment more.
+
+        The kernel does the rest later (net/core/link_watch.c); a lost question for a neighbour is asked again only after a second.
+        """
+        return self.is_up and self.operstate in (0, 6)
 
 
 def create(
