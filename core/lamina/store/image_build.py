@@ -40,9 +40,11 @@ def import_rootfs(
     `changes` are Dockerfile instructions, `platform` is `OS/ARCHITECTURE[/VARIANT]`, this machine's if empty. The tar is checked
     to its end before the image is visible; after an error nothing is left.
     """
-    from lamina.store.changes import apply_changes  # the Dockerfile language: 15 ms that only --change needs
+    defaults = Defaults()
+    if changes:
+        from lamina.store.changes import apply_changes  # the Dockerfile language: 15 ms that only --change needs
 
-    defaults = apply_changes(Defaults(), changes)
+        defaults = apply_changes(defaults, changes)
     os_name, architecture, variant = _platform(platform)
     base = ImageConfig(os=os_name, architecture=architecture, variant=variant)
     comment = message or "Imported from -"
