@@ -8,7 +8,10 @@ from pathlib import Path
 import archives
 import pytest
 from cases import PROGRAM, Lamina
+from test_readme_tour import BLOCK, matches
 from transfers import DIFF_IDS, LAYERS, skopeo, tree
+
+PAGE = Path(__file__).parents[2] / "docs" / "moving-images.md"
 
 
 @pytest.fixture
@@ -112,6 +115,21 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_left(store: Lamina, tmp_path
             assert os.listdir(tmp_path / "small") == []
     finally:
         subprocess.run(["umount", f"{tmp_path}/small"], check=True)
+
+
+def test_the_page_prints_what_it_says(tmp_path: Path) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("\n## Other places\n")[2].partition("\n## ")[0]
+    environment = {
+        **os.environ, "LAMINA_ROOT": f"{tmp_path}/root", "PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}",
+        "LAMINA_STORAGE_DRIVER": "vfs",
+    }  # fmt: skip
+    lines = "".join(BLOCK.findall(section)).split("\n$ ")
+    assert len(lines) > 6
+    for line in lines:
+        command, _, expected = line.removeprefix("$ ").partition("\n")
+        done = subprocess.run(["sh", "-c", command], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert matches(done.stdout, expected.strip()), f"$ {command}\n{done.stdout}"
 
 
 def test_the_help_tells_the_forms() -> None:
