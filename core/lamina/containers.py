@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina.container import ContainerHandle, captured
-from lamina.errors import ConflictError
+from lamina.errors import ConflictError, NotFoundError
 from lamina.model.container import Container, ContainerConfig, MountRequest, Status
 from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
     from lamina.engine import Engine
+    from lamina.usecases.transfers import Pulling
 
 
 class ContainersAPI:
@@ -42,11 +43,14 @@ class ContainersAPI:
         auto_remove: bool = False,
         init: bool = False,
         storage_options: Mapping[str, str] | None = None,
+        pull: str = "",
     ) -> ContainerHandle:
         """Create a container; it is started with `start`.
 
-        `image` is a name or an id, `command` the words after it, `driver` the storage driver's name. The rest is what `create` on
-        the command line takes. Raises `NotFoundError`, `ConflictError`, `UsageError`, `NotUsableError`; nothing is left behind.
+        `image` is a name or an id, `command` the words after it, `driver` the storage driver's name; `pull` says when the image is
+        pulled: `missing`, `always` or `never`, else as the settings say. The rest is what `create` on the command line takes.
+
+        Raises `NotFoundError`, `ConflictError`, `UsageError`, `NotUsableError`; nothing is left behind.
         """
         config = ContainerConfig(
             image=image,
@@ -69,10 +73,13 @@ class ContainersAPI:
             init=init,
             storage_options=dict(storage_options or {}),
         )
-        return self.create_from(config, name=name, driver=driver)
+        return self.create_from(config, name=name, driver=driver, pull=pull)
 
-    def create_from(self, config: ContainerConfig, *, name: str = "", driver: str = "") -> ContainerHandle:
-        """Create a container from a whole configuration."""
+    def create_from(
+        self, config: ContainerConfig, *, name: str = "", driver: str = "", pull: str = "", pulling: "Pulling | None" = None
+    ) -> ContainerHandle:
+        """Create a container from a whole configuration. `pulling` shows a pull of its image, if there is one."""
+        self._ensure_image(config.image, pull, pulling)
         operation = Operation(name="create")
         creation = self._engine.creation
         container = self._owning(operation, lambda: creation.create(config, name=name, driver=driver, operation=operation))
@@ -114,9 +121,12 @@ class ContainersAPI:
         pass_signals: bool = True,
         terminal_size: tuple[int, int] = (0, 0),
         created: Callable[[Container], None] = lambda _container: None,
+        pull: str = "",
+        pulling: "Pulling | None" = None,
     ) -> tuple[ContainerHandle, int | None]:
         """Create and start in one operation, what `run` on the command line does; gives the exit code, None if left running."""
         engine = self._engine
+        self._ensure_image(config.image, pull, pulling)
         operation = Operation(name="run")
         container = self._owning(operation, lambda: engine.creation.create(config, name=name, driver=driver, operation=operation))
         handle = ContainerHandle(engine, container.id)
@@ -143,6 +153,23 @@ class ContainersAPI:
         if code is not None and config.auto_remove:
             handle.remove(volumes=True)
         return handle, code
+
+    def _ensure_image(self, name: str, policy: str, pulling: "Pulling | None") -> None:
+        """Pull the image if it isn't here, or as the policy says. Nothing of registries is imported when it is here."""
+        context = self._engine.context
+        policy = policy or context.pull_policy
+        if policy == "never":
+            return  # whoever looks it up says that it isn't there
+        if policy != "always":
+            try:
+                context.images.resolve(name)
+            except NotFoundError:
+                pass
+            else:
+                return
+        from lamina.usecases.transfers import ensure_image
+
+        ensure_image(context, name, policy, pulling=pulling)
 
     def _owning(self, operation: Operation, make: Callable[[], Container]) -> Container:
         try:

@@ -11,7 +11,7 @@ The command line is one front end; a Python program is another. Errors are those
 All state is on disk: two engines on one root directory, in one process or in several, see the same.
 
     engine.containers   `ContainersAPI`: create, run, get, all, prune
-    engine.images       `ImagesAPI`: bootstrap, load, save, import, tag, remove, all, history, prune
+    engine.images       `ImagesAPI`: pull, push, bootstrap, load, save, import, tag, remove, all, history, prune
     engine.volumes      `lamina.usecases.volumes.Volumes`: create, find, all, remove, prune
     engine.system       `lamina.usecases.system.System`: info, disk usage, drivers
 """
@@ -57,7 +57,11 @@ class Engine:
             raise LaminaError("lamina must be run as root", hint="use sudo")
         settings = read_settings(root_dir=root_dir, run_dir=run_dir, storage_driver=storage_driver)
         self.context = Context.open(
-            root_dir=settings.root_dir, run_dir=settings.run_dir, chosen_driver=settings.storage_driver, warn=warn
+            root_dir=settings.root_dir,
+            run_dir=settings.run_dir,
+            chosen_driver=settings.storage_driver,
+            warn=warn,
+            pull_policy=settings.pull,
         )
         self.volumes = Volumes(self.context)
         self.creation = Creation(self.context, self.volumes)

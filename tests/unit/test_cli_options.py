@@ -32,7 +32,7 @@ def config(**given: Any) -> ContainerConfig:
         "image": "busybox", "arguments": (), "env": (), "env_files": (), "working_dir": "", "user": "", "tty": False,
         "interactive": False, "auto_remove": False, "volumes": (), "mounts": (), "tmpfses": (), "network": "none", "hostname": "",
         "domainname": "", "entrypoint": None, "read_only": False, "labels": (), "label_files": (), "stop_signal": "",
-        "stop_timeout_s": None, "init": False, "storage_options": (), "pull": "missing",
+        "stop_timeout_s": None, "init": False, "storage_options": (),
     }  # fmt: skip
     return read_config(**values | given)
 

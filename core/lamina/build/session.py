@@ -153,4 +153,8 @@ def _fits(has: Platform, wanted: Platform) -> bool:
 
 
 def _pull(context: Context, name: str, platform: Platform) -> Image:
-    raise NotFoundError(f"no such image: '{name}'", hint="`lamina images` lists those that are here")
+    if context.pull_policy == "never":
+        raise NotFoundError(f"no such image: '{name}'", hint="`lamina images` lists those that are here")
+    from lamina.usecases.transfers import pull_image
+
+    return pull_image(context, name, platform=platform).image

@@ -45,7 +45,10 @@ _OPTIONS = (
         "--attach", "-a", type=click.Choice(["stdin", "stdout", "stderr"], case_sensitive=False), multiple=True,
         help="Join this stream alone.",
     ),
-    click.option("--pull", type=click.Choice(["missing", "never"]), default="missing", help="There is no registry to pull from."),
+    click.option(
+        "--pull", type=click.Choice(["missing", "always", "never"]), default=None,
+        help="When to pull the image.  [missing, or what LAMINA_PULL says]",
+    ),
 )  # fmt: skip
 
 
@@ -60,10 +63,9 @@ def read_config(
     *, image: str, arguments: Sequence[str], env: Sequence[str], env_files: Sequence[str], working_dir: str, user: str, tty: bool,
     interactive: bool, auto_remove: bool, volumes: Sequence[str], mounts: Sequence[str], tmpfses: Sequence[str], network: str,
     hostname: str, domainname: str, entrypoint: str | None, read_only: bool, labels: Sequence[str], label_files: Sequence[str],
-    stop_signal: str, stop_timeout_s: int | None, init: bool, storage_options: Sequence[str], pull: str,
+    stop_signal: str, stop_timeout_s: int | None, init: bool, storage_options: Sequence[str],
 ) -> ContainerConfig:  # fmt: skip
     """Read the options' texts. Raises `UsageError` for one that can't be meant."""
-    del pull  # both of its values mean the same while there is nothing to pull from
     check_working_dir(working_dir)
     for value in (hostname, domainname):
         _check_host_name(value)

@@ -1,10 +1,15 @@
 """What several commands say in the same way: asking back, printing lists, and one document by a template. Not what is in them."""
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from lamina.model.reference import Reference
+    from lamina.registry.report import Report
 
 
 def confirmed(warning: str, *, force: bool) -> bool:
@@ -41,6 +46,17 @@ def print_rows(rows: Iterable[Any], *, columns: Any, template: str | None, quiet
 
     for text in render_rows(rows, columns=columns, template=template, quiet_field=quiet_field, is_terminal=sys.stdout.isatty()):
         click.echo(text)
+
+
+@contextmanager
+def showing_pull(reference: "Reference", is_missing: bool) -> "Iterator[Report]":
+    """Show the pull that `run` or `create` makes, all of it on standard error."""
+    from lamina.cli.transfers import showing
+
+    if is_missing:
+        click.echo(f"Unable to find image '{reference.familiar}' locally", err=True)
+    with showing() as report:
+        yield report
 
 
 FORMAT_HELP = "'table', 'table TEMPLATE', 'json', or a Go template for each line."

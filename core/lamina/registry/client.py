@@ -255,5 +255,5 @@ def _said(response: "BaseHTTPResponse") -> str:
         texts = [first.get("code", ""), first.get("message", "")]
     except (LaminaError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return ""
-    text = ", ".join(each.lower().replace("_", " ") for each in texts if isinstance(each, str) and each)
+    text = ", ".join(dict.fromkeys(each.lower().replace("_", " ") for each in texts if isinstance(each, str) and each))
     return "".join(char if char.isprintable() else " " for char in text)[:200]

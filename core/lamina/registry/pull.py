@@ -152,7 +152,6 @@ class _Pull:
     unpacking: Unpacking | None
     report: Report
     max_bytes: int
-    made: list[str] = field(default_factory=list)
     found: dict[Digest, LayerBlob] = field(default_factory=dict)
 
     def run(self) -> Pulled:
@@ -247,7 +246,7 @@ class _Pull:
             check_depth(driver, len(keys))
         except NotUsableError:
             return  # another driver may unite so many; who runs it on this one is told
-        self.made += [key for key in keys if not layers.is_sealed(driver, key) and key not in self.made]
+        layers.intend(driver, keys, operation)
 
         @contextlib.contextmanager
         def open_layer(index: int) -> "Iterator[LayerReader]":
@@ -327,10 +326,8 @@ class _Pull:
     def _undo(self, operation: Operation) -> None:
         """Take away what was unpacked for an image that doesn't come, and blobs that nothing has."""
         with contextlib.suppress(LaminaError, OSError):
-            if self.unpacking is not None and self.made:
-                tops = {chain[-1].hex for image in self.images.images() if (chain := self.images.config(image).chain_ids)}
-                self.unpacking.layers.discard_unused(list(reversed(self.made)), lambda key: key in tops)
-                self.made.clear()
+            if self.unpacking is not None and operation.id is not None:
+                self.unpacking.layers.undo_intended(operation.id, self.images.layer_keys)
         self.found.clear()
         self._end(operation)
         with contextlib.suppress(LaminaError, OSError):
@@ -338,4 +335,6 @@ class _Pull:
 
     def _end(self, operation: Operation) -> None:
         with self.images.database.transaction() as tx:
+            if self.unpacking is not None:
+                self.unpacking.layers.forget_intended(tx, operation.id)
             operation.end_unless_owning(tx)

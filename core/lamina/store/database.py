@@ -100,6 +100,15 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     """,
     IMAGE_PLACES_SCHEMA,
+    """
+    CREATE TABLE intended_layers (         -- what a running pull unpacks for an image that isn't there yet
+        operation INTEGER NOT NULL,
+        driver TEXT NOT NULL,
+        key TEXT NOT NULL,
+        height INTEGER NOT NULL,           -- 0 for the base
+        PRIMARY KEY (operation, driver, key)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
 

@@ -175,6 +175,14 @@ class ImageStore:
                 (layer.digest, layer.diff_id, layer.size_bytes),
             )
 
+    def layer_keys(self) -> set[str]:
+        """List the keys of all layers of all images, on whatever driver they are unpacked."""
+        keys: set[str] = set()
+        for image in self.images():
+            with contextlib.suppress(NotFoundError, IntegrityError, ArchiveError):  # a damaged image has none
+                keys.update(chain.hex for chain in self.config(image).chain_ids)
+        return keys
+
     def known_as(self, image: Image) -> list[tuple[str, Digest]]:
         """List the repositories that are known to have the image, each with the digest by which it knows it."""
         return digests_of(self.database.connection, image.id)

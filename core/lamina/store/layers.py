@@ -11,7 +11,7 @@ import contextlib
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from lamina.api.drivers import StorageDriver
@@ -208,6 +208,37 @@ class LayerStore:
                             break
                         freed += size
         return freed
+
+    def intend(self, driver: StorageDriver, keys: Sequence[str], operation: Operation) -> None:
+        """Note which layers an operation is about to unpack for an image that isn't there yet: none if the image never comes."""
+        missing = [(height, key) for height, key in enumerate(keys) if not self.is_sealed(driver, key)]
+        with self.database.transaction() as tx:
+            number = operation.begin(tx)
+            tx.executemany(
+                "INSERT OR IGNORE INTO intended_layers (operation, driver, key, height) VALUES (?, ?, ?, ?)",
+                [(number, driver.name, key, height) for height, key in missing],
+            )
+
+    def undo_intended(self, operation_id: int, of_images: Callable[[], Set[str]]) -> None:
+        """Discard, from the top, what an operation that has failed unpacked; what images or other layers stand on stays."""
+        rows = self.database.connection.execute(
+            "SELECT driver, key FROM intended_layers WHERE operation = ? ORDER BY height DESC", (operation_id,)
+        ).fetchall()
+        kept = of_images() if rows else set()
+        for name, key in rows:
+            driver = self.driver(name)
+            if key in kept:
+                continue
+            with locked(self.run_dir, f"{name}-{key}"), contextlib.suppress(ConflictError):
+                if self.is_sealed(driver, key):
+                    self.discard(driver, key)
+        with self.database.transaction() as tx:
+            self.forget_intended(tx, operation_id)
+
+    @staticmethod
+    def forget_intended(tx: sqlite3.Connection, operation_id: int | None) -> None:
+        """The image has come, or what was unpacked for it is gone."""
+        tx.execute("DELETE FROM intended_layers WHERE operation = ?", (operation_id,))
 
     def half_discarded(self) -> list[tuple[str, str]]:
         """List what is being discarded, or was when its process was killed: driver and key.

@@ -36,11 +36,15 @@ class Context:
     images: ImageStore
     layers: LayerStore
     records: ContainerRecords
+    pull_policy: str = "missing"
+    """When `run` and `create` pull an image: `missing`, `always` or `never`."""
     children: set[int] = field(default_factory=set)
     """Monitors that this process has forked and must reap."""
 
     @classmethod
-    def open(cls, *, root_dir: str, run_dir: str, chosen_driver: str, warn: Callable[[str], None]) -> "Context":
+    def open(
+        cls, *, root_dir: str, run_dir: str, chosen_driver: str, warn: Callable[[str], None], pull_policy: str = "missing"
+    ) -> "Context":
         """Open a root directory, made if it isn't there. Raises `LaminaError` if that can't be."""
         for path in (root_dir, run_dir):
             if not os.path.isabs(path):
@@ -73,6 +77,7 @@ class Context:
             images=ImageStore(ContentStore(root_dir), database),
             layers=LayerStore.open(root_dir=root_dir, run_dir=run_dir, database=database, host=host),
             records=ContainerRecords(database=database),
+            pull_policy=pull_policy,
         )
 
     @property

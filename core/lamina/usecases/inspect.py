@@ -1,10 +1,12 @@
 """The documents that `inspect` shows: Docker's names and shapes, made from our values."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from lamina.model.container import Container, MountRequest, Status
 from lamina.model.image_config import format_time
+from lamina.model.reference import Reference
 from lamina.store.images import Image
 from lamina.usecases.context import Context
 from lamina.usecases.volumes import Volume, Volumes
@@ -140,7 +142,7 @@ def image_document(context: Context, image: Image) -> dict[str, Any]:
     return {
         "Id": str(image.id),
         "RepoTags": [name.familiar for name in names if name.digest is None],
-        "RepoDigests": [f"{name.familiar_name}@{image.manifest}" for name in names],
+        "RepoDigests": repo_digests(context, image, names),
         "Parent": "",
         "Comment": config.history[-1].comment if config.history else "",
         "Created": config.created,
@@ -169,6 +171,14 @@ def image_document(context: Context, image: Image) -> dict[str, Any]:
         "Metadata": {"LastTagTime": NEVER},
         "Descriptor": {"mediaType": image.manifest_type, "digest": str(image.manifest), "size": image.manifest_bytes},
     }
+
+
+def repo_digests(context: Context, image: Image, names: Sequence[Reference]) -> list[str]:
+    """By what digests an image can be named: those that registries know, and for names that none knows its manifest's."""
+    known = context.images.known_as(image)
+    repositories = {name for name, _ in known}
+    own = [(name.name, image.manifest) for name in names if name.name not in repositories]
+    return list(dict.fromkeys(f"{Reference.parse(name).familiar_name}@{digest}" for name, digest in (*known, *own)))
 
 
 def volume_document(volumes: Volumes, volume: Volume) -> dict[str, Any]:

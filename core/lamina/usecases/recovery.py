@@ -99,6 +99,7 @@ class Recovery:
                     self._undo_move(moving, driver, operation_id)
                 else:
                     self._undo_layer(driver, key, operation_id)
+            context.layers.undo_intended(operation_id, context.images.layer_keys)
             remove_tree(context.build_dir(operation_id))
             for volume, _state, owner in self.volumes.half_made():
                 if owner == operation_id:

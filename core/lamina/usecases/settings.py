@@ -1,8 +1,8 @@
 """Settings: where the store is and which storage driver is the default, by flag, environment, or configuration file.
 
 The order is flag, environment (`LAMINA_ROOT`, `LAMINA_RUN_DIR`, `LAMINA_STORAGE_DRIVER`, `LAMINA_PULL`), the file
-(`/etc/lamina/config.toml`, or what `LAMINA_CONFIG` names), built in. With no driver named anywhere the store remembers the best that
-worked when it was made.
+(`/etc/lamina/config.toml`, or what `LAMINA_CONFIG` names), built in. With no driver named anywhere the store remembers the best
+that worked when it was made.
 """
 
 import os

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lamina.errors import LaminaError, NotFoundError, NotUsableError, UsageError
-from lamina.model.reference import DEFAULT_TAG, Reference
+from lamina.model.reference import Reference
 from lamina.store.images import Image
 from lamina.usecases.context import Context
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lamina.registry.report import Report
     from lamina.registry.transport import Source
 
-Started = Callable[[Reference], None]
+Pulling = Callable[[Reference, bool], contextlib.AbstractContextManager["Report"]]
+"""What shows a pull: is told of what, and whether because it is missing, and gives who is to be told of the layers."""
 
 
 def wanted_platform(text: str) -> "Platform | None":
@@ -180,9 +181,8 @@ def _named(name: str) -> Iterator[list[Reference]]:
 
 
 def ensure_image(
-    context: Context, name: str, policy: str, *, started: Started = lambda _reference: None, report: "Report | None" = None,
-    platform: "Platform | None" = None,
-) -> Image:  # fmt: skip
+    context: Context, name: str, policy: str, *, pulling: "Pulling | None" = None, platform: "Platform | None" = None
+) -> Image:
     """Give the image that `run` means, pulled if the policy (`missing`, `always`, `never`) says so."""
     missing: LaminaError | None = None
     if policy != "always":
@@ -193,10 +193,10 @@ def ensure_image(
                 raise
             missing = error
     try:
-        reference = Reference.parse(name, default_tag=DEFAULT_TAG)
+        reference = Reference.parse(name)
     except UsageError:
         if missing is not None:
             raise missing from None
         return context.images.resolve(name)  # an id is of no registry
-    started(reference)
-    return pull_reference(context, reference, platform=platform, report=report).image
+    with pulling(reference, missing is not None) if pulling is not None else contextlib.nullcontext() as report:
+        return pull_reference(context, reference, platform=platform, report=report).image

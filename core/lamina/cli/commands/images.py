@@ -1,7 +1,8 @@
 """`lamina images`: list images, a line for each name."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,7 @@ from lamina.cli.units import NEVER_NS, format_list_time, human_ago, human_size, 
 
 if TYPE_CHECKING:
     from lamina.engine import Engine
+    from lamina.model.digest import Digest
     from lamina.model.reference import Reference
     from lamina.store.images import Image
 
@@ -81,17 +83,20 @@ def image_rows(engine: "Engine", filters: Filters, *, no_trunc: bool) -> Iterato
     now_ns = time.time_ns()
     for image, names in chosen_images(engine, filters, now_ns=now_ns):
         shown: list[Reference | None] = [*names] or [None]
+        digests = dict(engine.images.store.known_as(image)) if names else {}
         for name in shown:
-            yield image_row(image, name, now_ns=now_ns, no_trunc=no_trunc)
+            yield image_row(image, name, now_ns=now_ns, no_trunc=no_trunc, digests=digests)
 
 
-def image_row(image: "Image", name: "Reference | None", *, now_ns: int, no_trunc: bool) -> dict[str, str]:
+def image_row(
+    image: "Image", name: "Reference | None", *, now_ns: int, no_trunc: bool, digests: "Mapping[str, Digest]" = MappingProxyType({})
+) -> dict[str, str]:
     """Write one row by Docker's field names. What Docker's list leaves open is N/A here too; `system df -v` has it."""
     created_ns = image.created_ns or NEVER_NS
     return {
         "Repository": name.familiar_name if name is not None else NONE,
         "Tag": (name.tag if name is not None else None) or NONE,
-        "Digest": str(image.manifest) if name is not None else NONE,
+        "Digest": str(name.digest or digests.get(name.name, image.manifest)) if name is not None else NONE,
         "ID": str(image.id) if no_trunc else short_id(image.id),
         "CreatedSince": human_ago(created_ns, now_ns=now_ns),
         "CreatedAt": format_list_time(created_ns) if image.created_ns else "N/A",

@@ -9,6 +9,7 @@ from lamina.cli.container_options import IdFile, container_options, read_config
 from lamina.cli.main import Settings, as_lamina_error
 from lamina.cli.options import Command, detach_keys_option, signal_proxy_option, trace_options, traced
 from lamina.cli.streams import NotATerminalError, check_terminal, joined, terminal_size
+from lamina.cli.talk import showing_pull
 from lamina.errors import UsageError
 
 
@@ -42,7 +43,7 @@ def command(settings: Settings, /, **options: Any) -> int:
 
 def _run(
     settings: Settings, *, detach: bool, detach_keys: str | None, pass_signals: bool, name: str, cidfile: str, storage_driver: str,
-    attach: tuple[str, ...], trace: str | None, trace_file: str, **options: Any,
+    attach: tuple[str, ...], trace: str | None, trace_file: str, pull: str | None, **options: Any,
 ) -> int:  # fmt: skip
     if detach and attach:
         raise UsageError("--attach and --detach contradict each other")
@@ -56,6 +57,7 @@ def _run(
             config, name=name, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd,
             detach=detach, detach_keys=detach_keys, pass_signals=pass_signals,
             terminal_size=terminal_size() if config.tty else (0, 0), created=lambda made: id_file.write(made.id),
+            pull=pull or "", pulling=showing_pull,
         )  # fmt: skip
         if detach or not streams.shows_output:
             click.echo(container.id)
