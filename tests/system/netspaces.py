@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -66,5 +67,12 @@ def plug(
         for gateway in gateways:
             route.add_route(there, route.Route("::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway))
         ends = [(host, host_name), (there, name)] + ([] if master is None else [(host, link.get(host, master).name)])
-        while not all(link.get(*each).is_running for each in ends):
+        while not all(_is_ready(*each) for each in ends):
             os.sched_yield()  # the kernel's own work, of milliseconds
+
+
+def _is_ready(where: netlink.Socket, name: str) -> bool:
+    """Whether packets pass, and its link-local address is there: without it no IPv6 neighbour is asked for on another's behalf."""
+    found = link.get(where, name)
+    local = [each for each in route.addresses(where, link=found.ifindex, family=socket.AF_INET6) if each.scope == 253]
+    return found.is_running and bool(local) and not any(each.flags & route.IFA_F_TENTATIVE for each in local)

@@ -116,7 +116,7 @@ class Link(NamedTuple):
 
     @property
     def is_running(self) -> bool:
-        """Whether packets pass. A link that was just set up, like a bridge that just got its first port, drops them for a moment more.
+        """Whether packets pass. A link that was just set up, or a bridge that just got its first port, drops them for a moment.
 
         The kernel does the rest later (net/core/link_watch.c); a lost question for a neighbour is asked again only after a second.
         """

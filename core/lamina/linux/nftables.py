@@ -256,7 +256,7 @@ def generation(netlink: Socket) -> int:
 def is_supported(*, namespace: str | None = None) -> bool:
     """Whether this kernel has nftables with all that is used here: family inet, NAT, maps. Asks by a batch that changes nothing.
 
-    Raises OSError for other reasons, such as EPERM.
+    Raises OSError for other reasons, such as EPERM. Takes some 10 ms, as hooks come and go: a question for after a failure.
     """
     wanted = Batch("lamina-check")
     wanted.add_table()
