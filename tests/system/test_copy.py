@@ -46,7 +46,7 @@ def test_an_image_comes_from_a_place_and_goes_to_another(store: Lamina, archive:
 def test_an_archive_goes_through_a_pipe_and_keeps_the_name(store: Lamina, archive: Path, tmp_path: Path) -> None:
     store("copy", f"docker-archive:{archive}", "place/app:1")
     for form in ("docker-archive", "oci-archive"):
-        out = subprocess.run(store.command("copy", "place/app:1", f"{form}:-"), capture_output=True, check=True)
+        out = subprocess.run(store.command("copy", "--quiet", "place/app:1", f"{form}:-"), capture_output=True, check=True)
         assert out.stderr == b""
         (tmp_path / f"{form}.tar").write_bytes(out.stdout)
         subprocess.run(
@@ -110,7 +110,7 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_left(store: Lamina, tmp_path
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", f"{tmp_path}/small"], check=True)
     try:
         for place in ("oci:{}/out:1", "dir:{}/out", "oci-archive:{}/out.tar", "docker-archive:{}/out.tar"):
-            line = store.error("copy", "app:1", place.format(f"{tmp_path}/small"), code=1)
+            line = store.error("copy", "-q", "app:1", place.format(f"{tmp_path}/small"), code=1)
             assert "no space left on device" in line
             assert os.listdir(tmp_path / "small") == []
     finally:

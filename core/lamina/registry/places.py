@@ -4,7 +4,7 @@ The words are those of containers-transports(5), and `lamina:` for our own image
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -174,11 +174,13 @@ def _wrong(transport: Transport, text: str, why: str) -> UsageError:
     return UsageError(f"invalid place '{text}': {why}", hint=f"write {FORMS[transport]}")
 
 
-def open_source(place: Place, images: "ImageStore", *, plain_layers: bool = False) -> "Source":
+def open_source(
+    place: Place, images: "ImageStore", *, plain_layers: bool = False, warn: Callable[[str], None] = lambda _text: None
+) -> "Source":
     """Open what a place holds, to be closed by the caller. Raise NotFoundError, ArchiveError, UsageError, TransferError.
 
     `plain_layers`: the layers go where they lie unpacked (`Transport.wants_plain_layers`); a place that has them unpacked then
-    offers them so, and else packed.
+    offers them so, and else packed. `warn` is told what a person should know about accounts at registries.
     """
     images.content.prepare()
     spool_dir = images.content.tmp_dir
@@ -208,13 +210,15 @@ def open_source(place: Place, images: "ImageStore", *, plain_layers: bool = Fals
 
             return StoreSource(place, images)
         case Transport.REGISTRY:
-            from lamina.registry.opening import open_registry_source
+            from lamina.registry.opening import open_access, open_registry_source
 
             assert place.reference is not None
-            return open_registry_source(place.reference)
+            return open_registry_source(place.reference, access=open_access(warn=warn))
 
 
-def open_destination(place: Place, images: "ImageStore", *, names: Sequence[Reference] = ()) -> "Destination":
+def open_destination(
+    place: Place, images: "ImageStore", *, names: Sequence[Reference] = (), warn: Callable[[str], None] = lambda _text: None
+) -> "Destination":
     """Open a place to put one image into, to be closed by the caller. Raise UsageError, LaminaError.
 
     `names` are what an archive calls the image when the place itself doesn't say it. Not for our own store, into which
@@ -246,9 +250,9 @@ def open_destination(place: Place, images: "ImageStore", *, names: Sequence[Refe
 
             return DockerDaemonDestination(place, spool_dir=spool_dir)
         case Transport.REGISTRY:
-            from lamina.registry.opening import open_registry_destination
+            from lamina.registry.opening import open_access, open_registry_destination
 
             assert place.reference is not None
-            return open_registry_destination(place.reference)
+            return open_registry_destination(place.reference, access=open_access(warn=warn))
         case Transport.STORE:
             raise UsageError(f"'{place.described}' is the image store, into which is pulled")

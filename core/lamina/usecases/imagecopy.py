@@ -32,7 +32,7 @@ def copy_between(
     report: Report = tell_nobody,
 ) -> "Digest":
     """Copy an image; gives the digest of the manifest or index that was copied. After an error nothing of it is at `target`."""
-    opened = open_source(source, context.images, plain_layers=target.transport.wants_plain_layers)
+    opened = open_source(source, context.images, plain_layers=target.transport.wants_plain_layers, warn=context.warn)
     try:
         if target.transport is Transport.STORE and target.reference is not None:
             from lamina.registry.pull import pull
@@ -43,7 +43,7 @@ def copy_between(
             return pulled.digest
         from lamina.registry.push import copy_image
 
-        destination = open_destination(target, context.images, names=opened.names)
+        destination = open_destination(target, context.images, names=opened.names, warn=context.warn)
         try:
             return copy_image(opened, destination, all_platforms=all_platforms, platform=platform, report=report).digest
         finally:

@@ -1,19 +1,11 @@
 """`lamina copy`: an image from one place to another."""
 
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import click
 
 from lamina.cli.completion import complete_images
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
-from lamina.cli.progress import progress
-
-if TYPE_CHECKING:
-    from lamina.model.digest import Digest
-    from lamina.registry.report import Report, Transferred
+from lamina.cli.transfers import showing
 
 
 @click.command(cls=Command)
@@ -32,29 +24,13 @@ def command(settings: Settings, /, *, source: str, target: str, all_platforms: b
     from lamina.errors import UsageError
     from lamina.registry.places import STANDARD_STREAM
     from lamina.usecases.imagecopy import copy_between, parse_places
+    from lamina.usecases.transfers import wanted_platform
 
     if all_platforms and platform:
         raise UsageError("--all and --platform exclude each other", hint="leave one of them out")
     from_place, to_place = parse_places(source, target, all_platforms=all_platforms)
-    wanted = None
-    if platform:
-        from lamina.registry.platforms import parse_platform
-
-        wanted = parse_platform(platform)
-    with settings.engine() as engine, progress("copying", hidden=quiet) as advance:
-        copy_between(engine.context, from_place, to_place, all_platforms=all_platforms, platform=wanted, report=summed(advance))
+    wanted = wanted_platform(platform)
+    with settings.engine() as engine, showing(quiet=quiet) as report:
+        copy_between(engine.context, from_place, to_place, all_platforms=all_platforms, platform=wanted, report=report)
     if not quiet and to_place.path != STANDARD_STREAM:
         click.echo(f"Copied {from_place.described} to {to_place.described}")
-
-
-def summed(advance: Callable[[int], None]) -> "Report":
-    """Make one number of what is told of many blobs."""
-    done: dict[Digest, int] = {}
-    lock = threading.Lock()
-
-    def report(news: "Transferred") -> None:
-        with lock:
-            done[news.digest] = max(news.done_bytes, done.get(news.digest, 0))
-            advance(sum(done.values()))
-
-    return report
