@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamina.errors import ConflictError, NotFoundError
+from lamina.model.digest import Digest
 from lamina.model.reference import Reference
 from lamina.store.images import HistoryRow, Image, ImageUser, Removal
 
@@ -132,6 +133,22 @@ class ImagesAPI:
         from lamina.usecases.transfers import push_place
 
         return push_place(self._engine.context, name, place, report=report)
+
+    def copy(
+        self, source: str, target: str, *, all_platforms: bool = False, platform: str = "", report: "Report | None" = None
+    ) -> Digest:
+        """Copy an image between places as `lamina copy` does; gives the digest of the manifest or index that was copied.
+
+        A place is written as in docs/moving-images.md; a name alone is an image here. After an error nothing is at `target`.
+        """
+        from lamina.registry.report import tell_nobody
+        from lamina.usecases.imagecopy import copy_between, parse_places
+        from lamina.usecases.transfers import wanted_platform
+
+        return copy_between(
+            self._engine.context, *parse_places(source, target, all_platforms=all_platforms), all_platforms=all_platforms,
+            platform=wanted_platform(platform), report=report or tell_nobody,
+        )  # fmt: skip
 
     def tags(self, name: str) -> list[Reference]:
         """List the tags that a repository has here."""
