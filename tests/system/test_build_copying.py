@@ -418,6 +418,7 @@ class TestArchives:
         make(place.base / "n/d/old")
         (place.context / "a").write_bytes(packed([("d", {}), ("d", {"type": _DIR, "mode": 0o755}), ("d/f", {})]))
         assert os.listdir(place.build("ADD a /n") / "n/d") == ["f"]
+        assert "n/d/.wh..wh..opq" in place.names("ADD a /n")
 
 
 class _Files(http.server.BaseHTTPRequestHandler):

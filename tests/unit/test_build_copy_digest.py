@@ -162,12 +162,14 @@ def test_a_file_system_of_whole_seconds_gets_more_time(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database at all" * 100, b"SQLite format 3\0" + bytes(5000)])
-def test_a_damaged_cache_costs_time_and_nothing_else(tree: Path, tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_cache_is_begun_anew(tree: Path, tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "hashes"
     path.write_bytes(damage)
     aged(tree)
     assert digest(tree, cache_path=str(path)) == digest(tree)
-    assert digest(tree, cache_path=str(path)) == digest(tree)
+    with ContentHashes(str(path)) as hashes, _directory(tree / "dir") as fd:
+        hashes.of(fd, "file", os.stat(tree / "dir/file"), "file")
+        assert hashes.read_bytes == 0
 
 
 def test_a_cache_without_a_place_is_done_without(tree: Path) -> None:
@@ -181,6 +183,8 @@ def test_a_cache_of_another_shape_is_replaced(tree: Path, tmp_path: Path) -> Non
         database.commit()
     aged(tree)
     assert digest(tree, cache_path=path) == digest(tree)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM files").fetchone() == (2,)
 
 
 def test_a_killed_writer_leaves_a_cache_that_works(tree: Path, tmp_path: Path) -> None:

@@ -196,6 +196,13 @@ def test_symlinks_never_lead_out_of_the_context(tmp_path: Path) -> None:
     assert laid_out("COPY updir /n/", context(ctx))["n/up"] == "symlink ../secret"
 
 
+def test_an_absolute_symlink_begins_at_the_contexts_top(tree: Path) -> None:
+    (tree / "dir/absolute").symlink_to("/other")
+    (tree / "dir/up").symlink_to("../../../other/a.txt")
+    assert laid_out("COPY dir/absolute /n/", context(tree))["n/a.txt"] == "file other/a.txt"
+    assert laid_out("COPY dir/up /n/", context(tree))["n/up"] == "file other/a.txt"
+
+
 def test_what_is_ignored_is_not_there(tree: Path) -> None:
     ignoring = context(tree, "dir\n!dir/sub/c.txt\nx.txt\n")
     assert laid_out("COPY . /n/", ignoring).keys() >= {"n/dir", "n/dir/sub", "n/dir/sub/c.txt", "n/y.txt"}

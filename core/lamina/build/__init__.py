@@ -17,5 +17,6 @@ context.py      the files that a build is given
 copying.py      COPY and ADD: what is copied, and its digest
                 selection.py and sources.py find it, contenthash.py reads it, layout.py and copylayer.py lay it out,
                 filemode.py and ownership.py say its modes and owners, unpacking.py, download.py and gitclone.py are ADD's
+outputs.py      --output: what was built as a directory or an archive
 progress.py     what a build tells; progress_plain.py and progress_live.py show it, excerpt.py shows what failed
 """

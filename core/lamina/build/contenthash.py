@@ -27,6 +27,12 @@ _FINE_NS, _COARSE_NS = 100_000_000, 2_100_000_000
 _KEPT_DAYS = 30
 _LOCK_WAIT_S = 5.0
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_VERSION = 1
+_SCHEMA = """CREATE TABLE files (
+    device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER, ctime INTEGER,
+    digest TEXT NOT NULL, capability BLOB NOT NULL, used_day INTEGER NOT NULL,
+    PRIMARY KEY (device, inode)
+) WITHOUT ROWID, STRICT"""
 CAPABILITY = "security.capability"
 
 
@@ -108,12 +114,14 @@ class ContentHashes:
                 try:
                     database.execute("PRAGMA journal_mode = WAL")
                     database.execute("PRAGMA synchronous = NORMAL")
-                    database.execute(
-                        "CREATE TABLE IF NOT EXISTS files (device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER,"
-                        " ctime INTEGER, digest TEXT NOT NULL, capability BLOB NOT NULL, used_day INTEGER NOT NULL,"
-                        " PRIMARY KEY (device, inode)) WITHOUT ROWID, STRICT"
-                    )
-                    database.execute("SELECT device, inode, size, mtime, ctime, digest, capability, used_day FROM files LIMIT 1")
+                    if _version(database) != _VERSION:
+                        database.execute("BEGIN IMMEDIATE")
+                        if _version(database) != _VERSION:  # nobody else has made it meanwhile
+                            if database.execute("SELECT 1 FROM sqlite_schema").fetchone() is not None:
+                                raise sqlite3.DatabaseError("a cache of another version")
+                            database.execute(_SCHEMA)
+                            database.execute(f"PRAGMA user_version = {_VERSION}")
+                        database.execute("COMMIT")
                 except BaseException:
                     database.close()
                     raise
@@ -170,6 +178,10 @@ class ContentHashes:
             size_bytes -= len(data)
             self.read_bytes += len(data)
         return digest.hexdigest()
+
+
+def _version(database: "sqlite3.Connection") -> object:
+    return database.execute("PRAGMA user_version").fetchone()[0]
 
 
 def facts(found: os.stat_result) -> tuple[int, int, int, int, int]:

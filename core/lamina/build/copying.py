@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from lamina.api.types import LayerReader
 from lamina.archive import paths
 from lamina.build.contenthash import ContentHashes
-from lamina.build.filemode import FileMode
-from lamina.build.ownership import check_chown
 from lamina.build.selection import Filter, Found, Selector, SourceTree
 from lamina.build.sources import check_climb, is_called_directory, is_remote, plain, shown_url, split_wildcards
 from lamina.dockerfile.errors import DockerfileError
@@ -26,6 +24,9 @@ from lamina.dockerfile.instructions import Copy
 from lamina.errors import LaminaError, UsageError
 from lamina.linux.fs import open_in_root
 from lamina.model.digest import Digest
+
+if TYPE_CHECKING:
+    from lamina.api.types import LayerReader
 
 _VERSION = b"lamina copy 1\n"
 """Changes when the same sources would make another layer."""
@@ -73,7 +74,7 @@ class Gathered:
         """What the files have in them, archives packed."""
         return sum(one.size_bytes for part in self.parts for one in part.found if one.link is None)
 
-    def entries(self, *, base_root: str | None, working_dir: str, mtime_limit_ns: int | None) -> LayerReader:
+    def entries(self, *, base_root: str | None, working_dir: str, mtime_limit_ns: int | None) -> "LayerReader":
         """Give the layer. Errors (`DockerfileError`) come while it is read; then what was written of it is worth nothing.
 
         `base_root` is the image's tree so far, None with --link: then nothing is known to be there. `working_dir` is what a
@@ -154,8 +155,12 @@ class _Gathering:
                 f"with more than one source the destination '{copy.destination}' must be a directory", hint="end it with a slash"
             )
         if copy.chown:
+            from lamina.build.ownership import check_chown
+
             check_chown(copy.chown)
         if copy.chmod:
+            from lamina.build.filemode import FileMode
+
             FileMode.parse(copy.chmod)
         if copy.checksum and (len(copy.sources) != 1 or copy.heredocs or not is_remote(copy.sources[0])):
             raise UsageError("--checksum is for a single source that is downloaded")
@@ -262,21 +267,15 @@ def _opened(tree: SourceTree, path: str) -> Iterator[int]:
 
 
 def _digest(copy: Copy, parts: tuple[Part, ...]) -> Digest:
-    """Digest the flags and every path. Each text stands with its length, so that no two lists of paths look alike."""
+    """Digest the flags and every path, written so that no two lists of paths look alike: `ascii` quotes what is in a text."""
     from hashlib import sha256
 
-    digest = sha256(_VERSION)
-
-    def add(*values: str | int | bytes | None) -> None:
-        for value in values:
-            data = value if isinstance(value, bytes) else b"-" if value is None else str(value).encode("utf-8", "surrogateescape")
-            digest.update(b"%d:" % len(data) + data)
-
-    add(copy.name, copy.destination, copy.chown, copy.chmod, int(copy.link), int(copy.parents), int(copy.keep_git_dir), len(parts))
+    flags = (copy.name, copy.destination, copy.chown, copy.chmod, copy.link, copy.parents, copy.keep_git_dir, len(parts))
+    digest = sha256(_VERSION + ascii(flags).encode())
     for part in parts:
-        add(part.kind.value, part.name, len(part.found))
+        digest.update(ascii((part.kind.value, part.name, len(part.found))).encode())
         for one in part.found:
-            is_top = part.kind is PartKind.CONTENTS and not one.path
-            add(one.path, *((0, 0, 0) if is_top else (one.mode, one.uid, one.gid)), one.device, one.content, one.capability)
-            add(one.link)
+            is_top = part.kind is PartKind.CONTENTS and not one.path  # what a destination is doesn't depend on it
+            shape = () if is_top else (one.mode, one.uid, one.gid)
+            digest.update(ascii((one.path, shape, one.device, one.content, one.capability, one.link)).encode())
     return Digest(f"sha256:{digest.hexdigest()}")
