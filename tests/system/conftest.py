@@ -17,15 +17,15 @@ import archives
 import leaks
 import pytest
 from cases import DRIVERS, Lamina
-from outside import TOP
+from outside import TOP, Environment
 
 from lamina.engine import Engine
 from lamina.linux import mount, namespace, process
 from lamina.store.image_archive import load
 
 DISK_BYTES = 32 << 30
-HASH_SEED = "00000000-0000-0000-0000-000000000001"
-"""Of the order in which names are listed: on it depends which name of a hard link fuse-overlayfs copies up (`test_aufs_golden.py`)."""
+HASH_SEED = "00000000-0000-0000-0000-000000000003"
+"""Of the order in which names are listed, on which it depends which name of a hard link fuse-overlayfs copies up, and how well."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,14 +53,14 @@ def private_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def disk_at(place: Path) -> bool:
-    """Mount an empty ext4 with a journal, which takes only the space that is used; on a machine without loop devices there is none."""
+    """Mount an empty ext4 with a journal, which takes only the space that is used; without loop devices there is none."""
     image = place.with_name(f"{place.name}.disk")
     with image.open("wb") as file:
         file.truncate(DISK_BYTES)
     try:
         options = f"lazy_itable_init=1,lazy_journal_init=1,hash_seed={HASH_SEED}"
         subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, str(image)], check=True)
-        done = subprocess.run(["mount", "-o", "loop,discard,noinit_itable", str(image), str(place)], check=False)
+        done = subprocess.run(["mount", "-o", "loop,nobarrier,discard,noinit_itable", str(image), str(place)], check=False)
     finally:
         image.unlink()
     return done.returncode == 0
@@ -104,6 +104,12 @@ def prepared_roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
         assert not leaks.left_on_disk(root)
     yield roots
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with lamina, to copy: making one takes pip longer than most tests."""
+    return Environment.made(tmp_path_factory.mktemp("installed") / "venv")
 
 
 @pytest.fixture

@@ -4,20 +4,36 @@ pip gets what it needs (hatchling, and lamina's dependencies) from wherever this
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 TOP = Path(__file__).parents[2]
 
 
 class Environment:
-    """A fresh virtual environment with lamina and what its kit needs, and a command line that is that environment's."""
+    """A virtual environment with lamina and what its kit needs, and a command line that is that environment's."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
+
+    @classmethod
+    def made(cls, place: Path) -> Self:
+        """Make one, by pip."""
         run(sys.executable, "-m", "venv", "--without-pip", place)
-        self.pip(f"{TOP}[testing]")
+        environment = cls(place)
+        environment.pip(f"{TOP}[testing]")
+        return environment
+
+    def copied(self, place: Path) -> Self:
+        """Make one that is the same as this one but for where it is, which only the programs' first lines tell."""
+        shutil.copytree(self.place, place, symlinks=True)
+        for program in (place / "bin").iterdir():
+            if not program.is_symlink():
+                program.write_text(program.read_text(encoding="utf-8").replace(str(self.place), str(place)), encoding="utf-8")
+        return type(self)(place)
 
     def pip(self, *what: str | Path) -> None:
         """`pip install` into this environment, by our pip."""

@@ -11,9 +11,9 @@ from outside import Environment
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(tmp_path_factory: pytest.TempPathFactory, installed: Environment) -> Environment:
     """Lamina, installed."""
-    return Environment(tmp_path_factory.mktemp("new") / "venv")
+    return installed.copied(tmp_path_factory.mktemp("new") / "venv")
 
 
 @pytest.mark.timeout(400)

@@ -14,9 +14,9 @@ EXAMPLE = TOP / "examples" / "lamina-btrfs"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(tmp_path_factory: pytest.TempPathFactory, installed: Environment) -> Environment:
     """Lamina, then the example, each by pip from its directory."""
-    made = Environment(tmp_path_factory.mktemp("btrfs") / "venv")
+    made = installed.copied(tmp_path_factory.mktemp("btrfs") / "venv")
     before = engine_digest(made)
     made.pip(EXAMPLE)
     assert engine_digest(made) == before, "installing a plugin changed the engine"

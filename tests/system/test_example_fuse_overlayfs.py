@@ -10,9 +10,9 @@ EXAMPLE = TOP / "examples" / "lamina-fuse-overlayfs"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(tmp_path_factory: pytest.TempPathFactory, installed: Environment) -> Environment:
     """Lamina, and the example with what its tests need."""
-    made = Environment(tmp_path_factory.mktemp("fuse") / "venv")
+    made = installed.copied(tmp_path_factory.mktemp("fuse") / "venv")
     made.pip(f"{EXAMPLE}[test]")
     return made
 

@@ -10,9 +10,9 @@ PAGES = TOP / "docs" / "plugins"
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Environment:
+def environment(tmp_path: Path, installed: Environment) -> Environment:
     """Lamina, installed, and nothing else."""
-    return Environment(tmp_path / "venv")
+    return installed.copied(tmp_path / "venv")
 
 
 @pytest.mark.timeout(400)
