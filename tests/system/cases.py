@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zlib import crc32
+
+import pytest
 
 from lamina.engine import Engine
 
@@ -20,6 +23,15 @@ DRIVERS = ("overlay", "aufs", "vfs")
 PROGRAM = str(Path(sys.executable).with_name("lamina"))
 FOREVER = ("sleep", "1000000")
 """A command that runs on. As PID 1 it has no handler for TERM, so that it must be killed."""
+
+
+each_driver = pytest.mark.parametrize("driver", DRIVERS, indirect=True)
+"""For a test of a file where each has one driver, that shall have all."""
+
+
+def driver_of(request: pytest.FixtureRequest) -> str:
+    """For a file whose tests show the same on every driver: one for each test by its name, so that each driver has some."""
+    return str(getattr(request, "param", "")) or DRIVERS[crc32(request.node.name.encode()) % len(DRIVERS)]
 
 
 class Lamina:

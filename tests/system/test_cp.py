@@ -476,6 +476,7 @@ def _has_other_mounts(pid: int) -> bool:
     return len(links) > 1
 
 
+@pytest.mark.parametrize("driver", ["overlay"], indirect=True)
 def test_the_command_line_and_its_errors(lamina: Lamina, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path, {"one": "one\n", "a:b": "colon\n", "hd/": ""})

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina, is_gone, wait_until
+from cases import FOREVER, Lamina, driver_of, each_driver, is_gone, wait_until
 from terminals import CTRL_C, Terminal
 
 HANDLER = "trap 'echo got {0}' {0}; echo ready; while :; do sleep 0.02; done"
@@ -21,6 +21,11 @@ def ready(lamina: Lamina, *words: str) -> str:
 
 def exit_code(lamina: Lamina, container: str) -> int:
     return int(lamina("wait", container))
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
 
 
 def test_without_a_handler_the_first_process_ignores_what_would_end_another(lamina: Lamina):
@@ -41,6 +46,7 @@ def test_with_a_handler_it_runs(lamina: Lamina, name: str):
     assert lamina.status(container) == "running"
 
 
+@each_driver
 def test_stop_asks_waits_and_then_kills(lamina: Lamina):
     container = lamina.background("base", *FOREVER)
     began = time.monotonic()
@@ -144,6 +150,7 @@ def test_with_init_the_command_is_its_child_gets_the_signals_and_says_the_code(l
     assert exit_code(lamina, quick) == 143
 
 
+@each_driver
 def test_a_background_container_outlives_the_terminal_that_started_it(lamina: Lamina):
     command = " ".join(lamina.command("run", "-d", "--name", "survivor", "base", *FOREVER))
     with Terminal(["/bin/sh", "-i"]) as terminal:
@@ -169,6 +176,7 @@ def test_a_container_in_front_that_was_left_outlives_its_terminal_too(lamina: La
     assert lamina.status("survivor") == "running"
 
 
+@each_driver
 def test_nothing_of_a_container_outlives_its_first_process(lamina: Lamina):
     container = ready(
         lamina, "base", "sh", "-c", "for each in 1 2 3; do setsid sleep 1000000 & done; echo ready; sleep 1000000 & wait"

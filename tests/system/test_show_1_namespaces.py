@@ -5,12 +5,18 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina, namespaces, wait_until
+from cases import FOREVER, Lamina, driver_of, each_driver, namespaces, wait_until
 
 OWN = {"mnt", "uts", "ipc", "pid", "net"}
 SHARED = {"cgroup", "user"}
 
 
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
+
+
+@each_driver
 def test_the_pid_that_inspect_shows_is_one_of_the_host_and_the_first_of_the_container(lamina: Lamina):
     container = lamina.background("base", *FOREVER)
     pid = int(lamina("inspect", "--format", "{{ .State.Pid }}", container))
@@ -19,6 +25,7 @@ def test_the_pid_that_inspect_shows_is_one_of_the_host_and_the_first_of_the_cont
     assert next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:] == [str(pid), "1"]
 
 
+@each_driver
 def test_mount_uts_ipc_pid_and_network_are_its_own_and_cgroup_and_user_the_hosts(lamina: Lamina):
     container = lamina.background("base", *FOREVER)
     inside, here = namespaces(lamina.pid(container)), namespaces("self")

@@ -5,10 +5,15 @@ import signal
 from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina, is_gone, namespaces, wait_until
+from cases import FOREVER, Lamina, driver_of, each_driver, is_gone, namespaces, wait_until
 from terminals import CTRL_C, CTRL_D, CTRL_P, CTRL_Q, CTRL_Z, Terminal
 
 PROMPT = r"/ # (\x1b\[6n)?$"
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
 
 
 @pytest.fixture
@@ -24,11 +29,13 @@ def at_a_prompt(lamina: Lamina, *words: str, rows: int = 24, columns: int = 80) 
     return terminal
 
 
+@each_driver
 def test_inside_exec_every_namespace_is_the_containers(lamina: Lamina, container: str):
     seen = lamina("exec", container, "sh", "-c", "for kind in /proc/self/ns/*; do echo ${kind##*/} $(readlink $kind); done")
     assert dict(line.split() for line in seen.splitlines()) == namespaces(lamina.pid(container))
 
 
+@each_driver
 def test_exec_sees_the_containers_files_processes_and_hostname(lamina: Lamina, container: str):
     lamina("exec", container, "sh", "-c", "echo made > /made")
     assert lamina("exec", container, "cat", "/made", "/test/inside") == "made\nthe image's own"

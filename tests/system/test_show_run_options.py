@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina, is_gone, wait_until
+from cases import FOREVER, Lamina, driver_of, each_driver, is_gone, wait_until
 from leaks import cgroups, left_on_disk, rows
 
 from lamina.linux import mount
 
 COUNT = "i=0; while :; do i=$((i + 1)); echo $i > /tmp/count; sleep 0.01; done"
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
 
 
 def test_user_by_name_number_and_group(lamina: Lamina):
@@ -34,6 +39,7 @@ def test_a_user_has_no_capabilities_and_root_has_dockers(lamina: Lamina):
     assert effective("-u", "alice") == "0000000000000000"
 
 
+@each_driver
 def test_working_directory_is_made_if_it_is_missing(lamina: Lamina):
     assert lamina("run", "--rm", "-w", "/files", "base", "pwd") == "/files"
     assert lamina("run", "--rm", "--workdir", "/fresh/place", "-u", "alice", "base", "sh", "-c", "pwd; ls -A") == "/fresh/place"
@@ -67,6 +73,7 @@ def test_entrypoint_replaces_the_images_and_drops_its_command(lamina: Lamina):
     assert lamina("run", "--rm", "--entrypoint", "cat", "talking", "/test/inside") == "the image's own"
 
 
+@each_driver
 def test_read_only_means_the_root_and_not_what_is_mounted_in_it(lamina: Lamina, tmp_path: Path):
     script = (
         "touch /x 2>/dev/null && echo wrote; touch /etc/hosts 2>/dev/null && echo wrote; touch /v/x /t/x /dev/shm/x && echo mounts"
@@ -101,6 +108,7 @@ def test_exit_codes_are_dockers(lamina: Lamina):
     assert lamina("ps", "-aq") == ""
 
 
+@each_driver
 def test_a_start_that_fails_leaves_the_container_with_its_error_and_no_mount(lamina: Lamina):
     before = mount.mounts()
     lamina.error("run", "--name", "failed", "base", "nowhere", code=127)
@@ -155,6 +163,7 @@ def test_pause_stops_every_process_and_unpause_lets_them_go_on(lamina: Lamina):
     assert cgroups() == before
 
 
+@each_driver
 def test_a_paused_container_can_be_removed_with_force_and_leaves_no_cgroup(lamina: Lamina):
     before = cgroups()
     container = lamina.background("base", *FOREVER)
@@ -183,6 +192,7 @@ def test_rename_top_and_ps(lamina: Lamina):
     assert lamina("ps", "-aq", "--no-trunc", "--filter", "status=exited") == ended
 
 
+@each_driver
 def test_wait_restart_and_start_again(lamina: Lamina):
     container = lamina.background("base", "sh", "-c", "echo run >> /runs; wc -l < /runs; sleep 0.2; exit 8")
     assert lamina("wait", container) == "8"
@@ -197,6 +207,7 @@ def test_wait_restart_and_start_again(lamina: Lamina):
     assert lamina.status(running) == "running"
 
 
+@each_driver
 def test_rm_leaves_nothing_and_refuses_what_runs(lamina: Lamina):
     container = lamina.background("base", *FOREVER)
     assert "running" in lamina.error("rm", container, code=1)
@@ -207,6 +218,7 @@ def test_rm_leaves_nothing_and_refuses_what_runs(lamina: Lamina):
     assert left_on_disk(lamina.root) == []
 
 
+@each_driver
 def test_run_rm_leaves_nothing_in_front_or_in_the_background(lamina: Lamina):
     lamina("run", "--rm", "-v", "/data", "base", "true")
     assert left_on_disk(lamina.root) == []
@@ -217,6 +229,7 @@ def test_run_rm_leaves_nothing_in_front_or_in_the_background(lamina: Lamina):
     assert lamina("volume", "ls", "-q") == ""
 
 
+@each_driver
 def test_a_container_that_ends_by_itself_leaves_no_mount_behind(lamina: Lamina):
     before = [each.target for each in mount.mounts()]
     container = lamina.background("base", "true")
@@ -227,6 +240,7 @@ def test_a_container_that_ends_by_itself_leaves_no_mount_behind(lamina: Lamina):
     assert lamina("wait", container) == "0"
 
 
+@each_driver
 def test_many_at_once_do_not_disturb_each_other(lamina: Lamina):
     import subprocess
 
