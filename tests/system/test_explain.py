@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import leaks
 import pytest
 from cases import FOREVER, Lamina, own_dir
 
@@ -33,13 +36,27 @@ rm -r /t/opaque; mkdir /t/opaque; echo own > /t/opaque/c
 """
 
 
+@pytest.fixture(scope="module")
+def prepared_roots(prepared_roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The root directories with an image `two` too: two layers of changes over `base`, by which every kind of entry comes to be."""
+    place = tmp_path_factory.mktemp("layered")
+    for driver, source in prepared_roots.items():
+        subprocess.run(["cp", "--archive", "--reflink=auto", str(source), str(place / driver)], check=True)
+        with Lamina(place / driver, driver).library() as engine:
+            for image, script, made in (("base", LAYER_1, "one"), ("one", LAYER_2, "two")):
+                container = engine.containers.create(image, ["sh", "-ec", script])
+                assert container.start_attached() == 0
+                container.commit(made)
+                container.remove()
+            engine.containers.create("two", ["true"]).remove()
+        assert not leaks.left_on_disk(place / driver)
+    yield {driver: place / driver for driver in prepared_roots}
+    shutil.rmtree(place)
+
+
 @pytest.fixture
 def layered(lamina: Lamina) -> str:
-    """An image with two layers of changes over `base`, by which every kind of entry comes to be."""
-    for number, (image, script) in enumerate((("base", LAYER_1), ("one", LAYER_2))):
-        lamina("run", "--name", f"make{number}", image, "sh", "-ec", script)
-        lamina("commit", f"make{number}", ("one", "two")[number])
-        lamina("rm", f"make{number}")
+    """The image with the two layers of changes."""
     return "two"
 
 

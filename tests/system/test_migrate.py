@@ -168,7 +168,7 @@ def tree_digest(lamina: Lamina) -> str:
 
 def test_a_running_container_is_refused_or_restarted(lamina: Lamina) -> None:
     target = CYCLE[lamina.driver]
-    lamina.background("--name", "runs", "busybox", "sh", "-c", "echo x >> /log; exec sleep 1000000")
+    lamina.background("--stop-timeout", "0", "--name", "runs", "busybox", "sh", "-c", "echo x >> /log; exec sleep 1000000")
     wait_until(lambda: lamina("exec", "runs", "cat", "/log") == "x", "the log")
     assert "'runs' is running" in lamina.error("migrate", "-q", "--to", target, "runs", code=1)
     assert lamina.status("runs") == "running"
@@ -183,7 +183,7 @@ def test_all_moves_every_container_that_is_elsewhere(lamina: Lamina) -> None:
     for name in ("one", "two", "three"):
         make_idle(lamina, name)
     lamina("migrate", "-q", "--to", target, "two")
-    lamina.background("--name", "runs", "busybox", "sleep", "1000000")
+    lamina.background("--stop-timeout", "0", "--name", "runs", "busybox", "sleep", "1000000")
     done = lamina.result("migrate", "-q", "--to", target, "--all")
     assert done.returncode == 1
     assert sorted(done.stdout.split()) == ["one", "three"]
