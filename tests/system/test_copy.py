@@ -57,6 +57,8 @@ def test_an_archive_goes_through_a_pipe_and_keeps_the_name(store: Lamina, archiv
         assert tree(tmp_path / form) == tree(tmp_path / "again")
         store("copy", f"{form}:{tmp_path}/{form}.tar", f"docker-archive:{tmp_path}/named.tar")
         assert "Loaded image: place/app:1" in store("load", "--input", f"{tmp_path}/named.tar")
+    pushed = subprocess.run(store.command("push", "-q", "place/app:1", "docker-archive:-"), capture_output=True, check=True).stdout
+    assert pushed == (tmp_path / "docker-archive.tar").read_bytes()
     with (tmp_path / "device.tar").open("wb") as file:
         subprocess.run(
             store.command("copy", "-q", "place/app:1", f"oci-archive:/dev/fd/{file.fileno()}:1"),
@@ -101,6 +103,17 @@ def test_what_can_not_be_copied_is_one_line_and_leaves_nothing(store: Lamina, ar
     assert store("images", "--quiet") != ""
     assert "b" not in store("images", "--format", "{{ .Repository }}").split()
     assert [name for name in os.listdir(store.root / "tmp") if name.startswith("blob-")] == []
+
+
+def test_pull_takes_the_names_of_a_place_and_push_gives_them(store: Lamina, archive: Path, tmp_path: Path) -> None:
+    store("pull", "-q", f"docker-archive:{archive}")
+    assert store.diff_ids("place/app:1") == DIFF_IDS
+    store("push", "-q", "place/app:1", f"oci-archive:{tmp_path}/x.tar")
+    store("push", "-q", "place/app:1", f"oci:{tmp_path}/other:2.0")
+    store("rmi", "place/app:1")
+    store("pull", "-q", f"oci-archive:{tmp_path}/x.tar")
+    store("pull", "-q", f"oci:{tmp_path}/other:2.0")
+    assert sorted(store("images", "--format", "{{ .Repository }}:{{ .Tag }}").split()) == ["other:2.0", "place/app:1"]
 
 
 def test_a_disk_that_is_full_is_told_and_nothing_is_left(store: Lamina, tmp_path: Path, own_mounts: None) -> None:

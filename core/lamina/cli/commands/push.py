@@ -21,7 +21,7 @@ def command(settings: Settings, /, *, all_tags: bool, quiet: bool, name: str, pl
     What the registry has is not sent again; layers that another of its repositories has are mounted from there.
     """
     from lamina.model.reference import Reference
-    from lamina.registry.places import Transport, parse_place
+    from lamina.registry.places import STANDARD_STREAM, Transport, parse_place
 
     if place is not None and all_tags:
         raise UsageError("--all-tags goes to the registry that the name says", hint="leave the place out")
@@ -30,6 +30,8 @@ def command(settings: Settings, /, *, all_tags: bool, quiet: bool, name: str, pl
         if destination is not None:
             with showing(quiet=quiet) as report:
                 copied = engine.images.push_to(name, destination, report=report)
+            if destination.path == STANDARD_STREAM:
+                return  # the archive is what is printed
             click.echo(
                 destination.described if quiet else f"{destination.described}: digest: {copied.digest} size: {copied.size_bytes}"
             )
