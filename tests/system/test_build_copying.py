@@ -3,10 +3,12 @@
 Every layer is written as a tar and applied to a copy of the base, as an engine would; what counts is the tree that comes out.
 """
 
+import ctypes
 import http.server
 import io
 import os
 import shutil
+import ssl
 import stat
 import subprocess
 import tarfile
@@ -199,6 +201,44 @@ def test_devices_and_fifos_are_copied_as_what_they_are(place: Place) -> None:
     assert (out / "n/fifo").is_fifo()
     os.mknod(place.context / "white", stat.S_IFCHR, os.makedev(0, 0))
     assert "'white' can't be in a layer" in place.error("COPY . /n").message
+
+
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_nothing_from_outside_comes_in_while_names_are_swapped(place: Place, tmp_path: Path, *, is_directory: bool) -> None:
+    """Somebody exchanges a file, or a directory, of the context with a symlink to outside, again and again (as CVE-2018-15664)."""
+    make(tmp_path / "outside/f", "secret!")
+    make(place.context / "d/f", "public!")
+    victim = place.context / ("d" if is_directory else "d/f")
+    lure = place.context / "lure"
+    lure.symlink_to(tmp_path / ("outside" if is_directory else "outside/f"))
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            exchange(victim, lure)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    came = 0
+    try:
+        for _ in range(200):
+            for text in ("COPY d /n/", "COPY d/f /n/", "COPY */f /n/"):
+                try:
+                    layer = place.layer(text)
+                except DockerfileError:
+                    continue
+                came += b"public!" in layer
+                assert b"secret!" not in layer
+    finally:
+        stop.set()
+        thread.join()
+    assert came, "the context was never seen as it should be"
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap two names at once (renameat2(2), RENAME_EXCHANGE)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0, os.strerror(ctypes.get_errno())
 
 
 class TestDestinations:
@@ -524,6 +564,25 @@ class TestDownloads:
 
     def test_a_server_that_is_not_there_is_one_line(self, place: Place, server: str) -> None:
         assert "connection refused" in place.error("ADD http://127.0.0.1:1/x /n").message
+
+    def test_a_certificate_that_nobody_trusts_is_one_line(self, place: Place, own_network: None, tmp_path: Path) -> None:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+             "-subj", "/CN=localhost", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        secure.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files) as running:
+            running.socket = secure.wrap_socket(running.socket, server_side=True)
+            thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+            thread.start()
+            try:
+                error = place.error(f"ADD https://localhost:{running.server_address[1]}/dir/f.txt /n")
+            finally:
+                running.shutdown()
+                thread.join()
+        assert "certificate is not trusted" in error.message
 
     def test_credentials_go_to_their_host_alone_and_into_no_message(self, place: Place, server: str) -> None:
         host = server.removeprefix("http://")

@@ -105,6 +105,14 @@ def test_what_is_excluded_or_not_named_does_not_matter(tree: Path) -> None:
     assert (digest(tree, "COPY --exclude=dir/file . /n/"), digest(tree, "COPY dir/other /n/")) == before
 
 
+def test_whether_two_files_are_one_matters(tree: Path) -> None:
+    (tree / "dir/other").write_text("one")
+    before = digest(tree)
+    (tree / "dir/other").unlink()
+    os.link(tree / "dir/file", tree / "dir/other")
+    assert digest(tree) != before
+
+
 def test_names_and_contents_cannot_be_moved_against_each_other(tmp_path: Path) -> None:
     for name, files in (("a", {"x": "yz"}), ("b", {"xy": "z"}), ("c", {"x": "y", "z": ""})):
         (tmp_path / name).mkdir()

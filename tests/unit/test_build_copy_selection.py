@@ -216,6 +216,18 @@ def test_what_is_ignored_is_not_there(tree: Path) -> None:
     assert laid_out("COPY link/sub /n/", ignoring).keys() == {"n", "n/c.txt"}
 
 
+def test_a_tree_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=here)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    with pytest.raises(DockerfileError, match="lies deeper than 256 directories"):
+        gathered("COPY . /n/", context(tmp_path))
+
+
 def test_a_socket_is_left_out_and_an_asked_for_one_refused(tmp_path: Path) -> None:
     import socket
 
