@@ -22,7 +22,7 @@ from lamina.build.state import State
 from lamina.build.variables import Arguments
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.parse import parse
-from lamina.errors import UsageError
+from lamina.errors import NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.image import Platform
 from lamina.model.reference import Reference
@@ -160,9 +160,13 @@ def _remember(session: Session, state: State, built: Built, begun_ns: int) -> No
     paths = looked_for(session.files.directory, request.dockerfile)
     bases = []
     for name, image_id in session.bases:
-        reference = Reference.parse(name)
-        if reference not in session.context.images.names(session.context.images.get(image_id)):
-            return  # found by id, or by a digest
+        try:
+            reference = Reference.parse(name)
+            has = session.context.images.names(session.context.images.get(image_id))
+        except (NotFoundError, UsageError):
+            return  # it was removed meanwhile, or named by an id
+        if reference not in has:
+            return
         bases.append((reference.canonical, image_id))
     if paths is None:
         return

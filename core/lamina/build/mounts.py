@@ -20,6 +20,7 @@ from lamina.build.scheduler import Again, Wait
 from lamina.build.session import Session
 from lamina.build.state import State
 from lamina.build.steps import BindBeneath, EmptyTmpfs, SecretFile, Secrets
+from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.instructions import RunMount
 from lamina.errors import NotFoundError, UsageError
 from lamina.model.container import check_target
@@ -298,4 +299,8 @@ def gather_bound(tree: "SourceTree", source: str, *, cache_path: str = "") -> "G
 
     path = source.strip("/") or "."
     copy = Copy(line=0, last_line=0, text="", is_add=False, sources=(path,), destination="/bound")
-    return gather(copy, tree, cache_path=cache_path)
+    try:
+        return gather(copy, tree, cache_path=cache_path)
+    except DockerfileError as error:  # of the COPY that there isn't
+        message = error.message.removeprefix(f"{error.file_name}:{error.line}: {error.instruction}: ")
+        raise UsageError(f"the bind mount: {message}", hint=error.hint) from error

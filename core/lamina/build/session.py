@@ -97,7 +97,7 @@ class Session:
             except NotFoundError:
                 pass
         if image is None:
-            image = _pull(self.context, name, wanted)
+            image = _pull(self.context, name, wanted, policy="always" if self.request.pull else self.context.pull_policy)
         config = images.config(image)
         explicit = bool(platform or self.request.platform)
         if not _fits(config.platform, wanted):
@@ -152,9 +152,9 @@ def _fits(has: Platform, wanted: Platform) -> bool:
     return (bare.os, bare.architecture, bare.variant) == (wanted.os, wanted.architecture, wanted.variant)
 
 
-def _pull(context: Context, name: str, platform: Platform) -> Image:
-    if context.pull_policy == "never":
+def _pull(context: Context, name: str, platform: Platform, *, policy: str) -> Image:
+    if policy == "never":
         raise NotFoundError(f"no such image: '{name}'", hint="`lamina images` lists those that are here")
-    from lamina.usecases.transfers import pull_image
+    from lamina.usecases.transfers import ensure_image
 
-    return pull_image(context, name, platform=platform).image
+    return ensure_image(context, name, policy, platform=platform)
