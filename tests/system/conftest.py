@@ -59,7 +59,8 @@ def disk_at(place: Path) -> bool:
         file.truncate(DISK_BYTES)
     try:
         options = f"lazy_itable_init=1,lazy_journal_init=1,hash_seed={HASH_SEED}"
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, str(image)], check=True)
+        places = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, str(image)], check=True, env=places)
         done = subprocess.run(["mount", "-o", "loop,nobarrier,discard,noinit_itable", str(image), str(place)], check=False)
     finally:
         image.unlink()

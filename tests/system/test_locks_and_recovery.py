@@ -350,13 +350,16 @@ def test_a_root_directory_may_have_any_name(
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     with store_at(tmp_path / "awkward" / AWKWARD[what] / "root", driver, prepared_roots[driver]) as lamina:
         assert lamina("run", "--name", "it", "-v", "/vol", "busybox", "sh", "-c", "echo hi > /new; cat /new") == "hi"
-        assert "A /new" in lamina("diff", "it").splitlines()
-        lamina("commit", "it", "made")
+        with lamina.library() as engine:
+            it = engine.containers.get("it")
+            assert "A new" in {f"{change.kind.value} {change.path}" for change in it.diff()}
+            it.commit("made")
         assert lamina("run", "--rm", "made", "cat", "/new") == "hi"
         name = lamina("run", "-d", "busybox", *FOREVER)
         assert lamina("exec", name, "echo", "in") == "in"
         assert driver == "vfs" or str(lamina.merged(name)) in {each.target for each in lm.mounts()}
-        assert lamina("ps", "-q")
-        lamina("rm", "-f", name)
-        lamina("rm", "-v", "it")
+        with lamina.library() as engine:
+            assert {each.id for each in engine.containers.all() if each.status == "running"} == {name}
+            engine.containers.get(name).remove(force=True)
+            engine.containers.get("it").remove(volumes=True)
         assert [each for each in lm.mounts() if "awkward" in each.target] == []
