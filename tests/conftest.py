@@ -1,5 +1,7 @@
-"""What holds for every test: nothing is pulled unless a test says so, from a registry that it has started itself."""
+"""What holds for every test: nothing is pulled unless a test says so, from a registry that it has started itself; and a container
+has no network unless a test gives it one, so that the machine's own links and rules stay as they are."""
 
 import os
 
 os.environ["LAMINA_PULL"] = "never"
+os.environ["LAMINA_NETWORK"] = "none"

@@ -8,9 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.errors import UsageError
+
+if TYPE_CHECKING:
+    from lamina.model.network import EndpointRequest, PortMapping
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
@@ -77,7 +80,18 @@ class ContainerConfig:
     stop_timeout_s: int | None = None
     exposed_ports: tuple[str, ...] = ()
     image_volumes: tuple[str, ...] = ()
-    network: str = "none"
+    network: str = ""
+    """`none`, `host`, `container:NAME`, or the name of the first network; "" is for the settings' default, until it is created."""
+    networks: "tuple[EndpointRequest, ...]" = ()
+    """Every network and what was asked of it, `network` first; empty if that is the only one and nothing was asked."""
+    ports: "tuple[PortMapping, ...]" = ()
+    publish_all: bool = False
+    """Publish every exposed port, too (`-P`)."""
+    extra_hosts: tuple[str, ...] = ()
+    """Lines of /etc/hosts, `NAME:IP`; the IP may be `host-gateway`."""
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     mounts: tuple[MountRequest, ...] = ()
     read_only: bool = False
     auto_remove: bool = False
@@ -89,10 +103,20 @@ class ContainerConfig:
         """What is executed: CMD is ENTRYPOINT's arguments."""
         return self.entrypoint + self.command
 
+    @property
+    def requests(self) -> "tuple[EndpointRequest, ...]":
+        """What is asked of each network, one at least; none for `container:NAME`."""
+        from lamina.model.network import JOIN_PREFIX, EndpointRequest  # 2 ms, for those who have a network that needs it
+
+        if self.network.startswith(JOIN_PREFIX):
+            return ()
+        return self.networks or (EndpointRequest(network=self.network),)
+
     def to_json(self) -> dict[str, Any]:
         """The stored form."""
         document = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
-        document["mounts"] = [mount.to_json() for mount in self.mounts]
+        for name in ("mounts", "networks", "ports"):
+            document[name] = [each.to_json() for each in getattr(self, name)]
         return document
 
     @classmethod
@@ -103,6 +127,11 @@ class ContainerConfig:
             key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in known
         }
         values["mounts"] = tuple(MountRequest(**mount) for mount in document.get("mounts", ()))
+        if document.get("networks") or document.get("ports"):
+            from lamina.model.network import EndpointRequest, PortMapping
+
+            values["networks"] = tuple(EndpointRequest.from_json(each) for each in document.get("networks", ()))
+            values["ports"] = tuple(PortMapping(**each) for each in document.get("ports", ()))
         return cls(**values)
 
 
