@@ -84,6 +84,11 @@ def test_a_directory_gets_the_final_tree(engine: Engine, image: Image, tmp_path:
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
 
+def test_directories_above_are_made(engine: Engine, image: Image, tmp_path: Path) -> None:
+    write(engine, image, str(tmp_path / "a/b/out"))
+    check_tree(tmp_path / "a/b/out")
+
+
 def test_an_empty_directory_keeps_its_mode(engine: Engine, image: Image, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o700)
     write(engine, image, str(tmp_path / "out"))
@@ -179,7 +184,12 @@ def test_a_failure_leaves_neither_the_file_nor_half_of_it(lamina: Lamina, engine
     out = tmp_path / "results"
     out.mkdir()
     (out / "there.tar").write_text("older")
-    for text in (f"type=docker,dest={out}/there.tar", f"type=oci,dest={out}/new.tar", f"{out}/dir", f"type=tar,dest={out}/t.tar"):
+    for text in (
+        f"type=docker,dest={out}/there.tar",
+        f"type=oci,dest={out}/new.tar",
+        f"{out}/new/dir",
+        f"type=tar,dest={out}/t.tar",
+    ):
         with pytest.raises(LaminaError):
             write(engine, image, text)
     assert os.listdir(out) == ["there.tar"]
@@ -216,7 +226,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_build(driver: str,
     (tmp_path / "file").touch()
     for text, kind in (
         (f"{tmp_path}/file", ConflictError),
-        (f"{tmp_path}/no/where", NotFoundError),
+        (f"{tmp_path}/file/below/it", ConflictError),
         (f"type=tar,dest={tmp_path}", UsageError),
         (f"type=oci,dest={tmp_path}/no/where", NotFoundError),
     ):

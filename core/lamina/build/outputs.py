@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
+from lamina.errors import ConflictError, LaminaError, UsageError
+from lamina.linux.fs import nearest_directory, removed_on_error
 from lamina.model.reference import Reference
 
 if TYPE_CHECKING:
@@ -109,8 +110,11 @@ def _checked(output: Output) -> Output:
     if output.type == "local":
         if os.path.lexists(path) and not os.path.isdir(path):
             raise ConflictError(f"the output '{path}' is there and is no directory")
-        if not os.path.lexists(path) and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-            raise NotFoundError(f"the directory above the output '{path}' doesn't exist")
+        above = os.path.abspath(path)
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if not os.path.isdir(above) or not os.access(above, os.W_OK):
+            raise ConflictError(f"the output '{path}' can't be made: '{above}' is no directory that can be written")
     elif path:
         from lamina.registry.writing import check_archive_path
 
@@ -141,8 +145,6 @@ def _tree(context: "Context", image: "Image") -> Iterator[str]:
 def _write_directory(root: str, path: str) -> None:
     from tempfile import mkdtemp
 
-    from lamina.linux.fs import removed_on_error
-
     path = os.path.abspath(path)
     is_there = os.path.isdir(path)
     try:
@@ -151,13 +153,34 @@ def _write_directory(root: str, path: str) -> None:
             _extract(root, path)
             return
         head, name = os.path.split(os.path.realpath(path))
-        temporary = mkdtemp(prefix=f".{name[:200]}.", dir=head)
-        with removed_on_error(temporary):
-            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode) if is_there else 0o755)
-            _extract(root, temporary)
-            os.rename(temporary, os.path.join(head, name))
+        with _made_directories(head):
+            temporary = mkdtemp(prefix=f".{name[:200]}.", dir=head)
+            _fill(root, temporary, os.path.join(head, name), mode=stat.S_IMODE(os.stat(path).st_mode) if is_there else 0o755)
     except OSError as error:
         raise LaminaError(f"the output '{path}' can't be written: {(error.strerror or str(error)).lower()}") from error
+
+
+def _fill(root: str, temporary: str, path: str, *, mode: int) -> None:
+    """Write the tree under a temporary name, and give it its own when it is whole."""
+    with removed_on_error(temporary):
+        os.chmod(temporary, mode)
+        _extract(root, temporary)
+        os.rename(temporary, path)
+
+
+@contextlib.contextmanager
+def _made_directories(path: str) -> Iterator[None]:
+    """Make a directory and those above it, as Docker does for an output; those that were made are gone after an error."""
+    above = nearest_directory(path)
+    os.makedirs(path, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        while path != above:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+            path = os.path.dirname(path)
+        raise
 
 
 def _check_merge(root: str, path: str) -> None:
