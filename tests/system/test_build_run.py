@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 from builds import Context
-from cases import Lamina
+from cases import Lamina, driver_of, each_driver
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
 
 
 def files_of(lamina: Lamina, image: str) -> list[str]:
@@ -23,6 +28,7 @@ def files_of(lamina: Lamina, image: str) -> list[str]:
         return sorted(tar.getnames())
 
 
+@each_driver
 def test_a_command_runs_in_what_the_stage_says_and_leaves_only_its_own_files(lamina: Lamina, tmp_path: Path):
     context = Context(
         lamina,
@@ -47,6 +53,7 @@ RUN cat /etc/hosts /etc/resolv.conf /etc/hostname > /seen
     assert files_of(lamina, "made") == ["seen"], "no mount point and no directory that was only mounted in"
 
 
+@each_driver
 def test_a_mount_leaves_nothing_in_the_layer(lamina: Lamina, tmp_path: Path):
     context = Context(
         lamina,
@@ -84,6 +91,7 @@ RUN ls -d /written > /nothing; true
     assert lamina("run", "--rm", "other", "cat", "/nothing") == "", "nor the stage"
 
 
+@each_driver
 def test_a_secret_is_nowhere_in_the_store(lamina: Lamina, tmp_path: Path):
     value = "Zq8#unlikely-to-occur-by-chance"
     context = Context(

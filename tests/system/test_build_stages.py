@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pytest
 from builds import Context
-from cases import DRIVERS, Lamina, wait_until
+from cases import DRIVERS, Lamina, driver_of, each_driver, wait_until
 
 from lamina.linux import mount
 
 one_driver = pytest.mark.parametrize("driver", [DRIVERS[0]], indirect=True)
 
 
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
+
+
+@each_driver
 def test_independent_stages_run_at_the_same_time_and_unused_ones_not_at_all(lamina: Lamina, tmp_path: Path):
     meet = (
         "RUN --mount=type=cache,id=meet,target=/c touch /c/{me}; until [ -e /c/{other} ]; do usleep 5000; done; echo {me} > /{me}\n"
@@ -212,6 +218,7 @@ def left(lamina: Lamina) -> list[str]:
     return [str(row) for row in rows] + [each.target for each in mount.mounts() if each.target.startswith(f"{lamina.root}/")]
 
 
+@each_driver
 def test_a_builder_that_is_killed_leaves_nothing_after_the_next_command(lamina: Lamina, tmp_path: Path):
     marker = str(os.getpid())
     with building(lamina, tmp_path, marker) as builder:

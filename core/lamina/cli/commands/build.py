@@ -46,19 +46,28 @@ if TYPE_CHECKING:
 @click.option("--rm/--no-rm", "remove", default=True, hidden=True)
 @click.option("--force-rm", is_flag=True, hidden=True)
 @click.option("--load", is_flag=True, hidden=True)
+@click.option("--compress", is_flag=True, hidden=True)
+@click.option("--disable-content-trust/--no-disable-content-trust", default=True, hidden=True)
+@click.option("--provenance", default="false", hidden=True)
+@click.option("--sbom", default="false", hidden=True)
 @click.argument("source", metavar="PATH|-")
 @click.pass_obj
 def command(
     settings: Settings, /, *, names: Sequence[str], iidfile: str, outputs: Sequence[str], form: str, quiet: bool, remove: bool,
-    force_rm: bool, load: bool, **options: Any,
+    force_rm: bool, load: bool, compress: bool, disable_content_trust: bool, provenance: str, sbom: str, **options: Any,
 ) -> None:  # fmt: skip
     """Build an image from a Dockerfile and the files in PATH; with - the context, or the Dockerfile alone, comes on standard input.
 
     A step whose command, files and surroundings are as before is taken from the cache.
     """
-    del force_rm, load  # what fails leaves nothing here, and the image always is in the store
+    del force_rm, load, compress  # what fails leaves nothing, the image always is in the store, and a context is sent nowhere
+    if not disable_content_trust or provenance != "false" or sbom != "false":
+        raise UsageError("images are neither signed nor attested here", hint="leave the option out")
     if not remove:
         raise UsageError("--rm=false is not possible", hint="a step leaves no container behind that could be kept")
+    if iidfile:
+        with contextlib.suppress(FileNotFoundError):  # a build that fails leaves no id of another
+            os.unlink(iidfile)
     memo_key = _memo_key(**options)
     shown_as = "quiet" if quiet else form
     if memo_key and not outputs:
