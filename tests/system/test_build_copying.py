@@ -1,113 +1,28 @@
-"""COPY and ADD laid out over an image's tree, as root: owners, modes, what is there already, archives, downloads.
+"""COPY and ADD laid out over an image's tree, as root: owners, modes, what is there already, archives.
 
 Every layer is written as a tar and applied to a copy of the base, as an engine would; what counts is the tree that comes out.
 """
 
 import ctypes
-import http.server
-import io
 import os
-import shutil
-import ssl
 import stat
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
-from email.utils import formatdate
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
+from copies import Place, make, make_dir, members, packed, shape
 
-from lamina.api.types import WhiteoutFormat
-from lamina.archive.apply import apply_layer
-from lamina.archive.layer import LayerTar
-from lamina.archive.writer import write_entries
-from lamina.build.copying import Gathered, SourceTree, gather
 from lamina.dockerfile.errors import DockerfileError
-from lamina.dockerfile.instructions import Copy
-from lamina.dockerfile.parse import parse
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 """cap_net_raw+ep, as setcap(8) writes it."""
 
 
-def instruction(text: str) -> Copy:
-    (found,) = parse(f"FROM scratch\n{text}\n".encode()).stages[0].instructions
-    assert isinstance(found, Copy)
-    return found
-
-
-def members(layer: bytes) -> list[tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
-        return tar.getmembers()
-
-
-class Place:
-    """A base image's tree and a context."""
-
-    def __init__(self, top: Path) -> None:
-        self.top, self.base, self.context, self.out = top, top / "base", top / "context", top / "out"
-        self.base.mkdir()
-        self.context.mkdir()
-        self.base.chmod(0o755)
-        self.described = "the build context"
-
-    def gather(self, text: str, *, tree: Path | None = None) -> Gathered:
-        source = SourceTree(path=str(tree or self.context), described=self.described)
-        return gather(instruction(text), source, downloads_dir=str(self.top / "downloads"))
-
-    def layer(self, text: str, *, tree: Path | None = None, limit_ns: int | None = None, working_dir: str = "/work") -> bytes:
-        """The layer's tar."""
-        copy = instruction(text)
-        base = None if copy.link else str(self.base)
-        out = io.BytesIO()
-        write_entries(out, self.gather(text, tree=tree).entries(base_root=base, working_dir=working_dir, mtime_limit_ns=limit_ns))
-        return out.getvalue()
-
-    def names(self, text: str) -> list[str]:
-        return [member.name for member in members(self.layer(text))]
-
-    def build(self, text: str, *, tree: Path | None = None) -> Path:
-        """Give the tree that comes out."""
-        layer = self.layer(text, tree=tree)
-        shutil.rmtree(self.out, ignore_errors=True)
-        subprocess.run(["cp", "-a", str(self.base), str(self.out)], check=True)
-        apply_layer(LayerTar(io.BytesIO(layer)), into=str(self.out), whiteouts=WhiteoutFormat.NONE, parent=lambda: None)
-        return self.out
-
-    def error(self, text: str) -> DockerfileError:
-        with pytest.raises(DockerfileError) as error:
-            self.layer(text)
-        assert "\n" not in error.value.message
-        return error.value
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-def shape(path: Path) -> tuple[int, int, int]:
-    """Mode, uid and gid."""
-    found = path.lstat()
-    return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
-
-
-def make(path: Path, content: str = "", mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content or path.name)
-    os.chown(path, *owner)
-    path.chmod(mode)
-    return path
-
-
-def make_dir(path: Path, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> Path:
-    path.mkdir(parents=True)
-    os.chown(path, *owner)
-    path.chmod(mode)
-    return path
 
 
 def test_files_of_the_context_are_roots_with_their_modes(place: Place) -> None:
@@ -345,22 +260,6 @@ class TestDestinations:
         assert place.names("COPY --link f /lib/") == ["lib", "lib/f"]
 
 
-def packed(entries: list[tuple[str, dict[str, object]]], mode: str = "w") -> bytes:
-    """A tar, each member by name and what is special about it."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as tar:  # type: ignore[call-overload]
-        for name, special in entries:
-            info = tarfile.TarInfo(name)
-            info.mode, info.uid, info.gid, info.mtime = 0o644, 33, 34, 1000
-            content = special.pop("content", b"")
-            assert isinstance(content, bytes)
-            for key, value in special.items():
-                setattr(info, key, value)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
 _DIR = tarfile.DIRTYPE
 
 
@@ -459,212 +358,3 @@ class TestArchives:
         (place.context / "a").write_bytes(packed([("d", {}), ("d", {"type": _DIR, "mode": 0o755}), ("d/f", {})]))
         assert os.listdir(place.build("ADD a /n") / "n/d") == ["f"]
         assert "n/d/.wh..wh..opq" in place.names("ADD a /n")
-
-
-class _Files(http.server.BaseHTTPRequestHandler):
-    """What the tests download: by path."""
-
-    log: ClassVar[list[tuple[str, str | None]]] = []
-
-    def do_GET(self) -> None:
-        self.log.append((self.path, self.headers.get("Authorization")))
-        path = self.path.partition("?")[0]
-        if path in {"/a%20b.txt", "/dir/f.txt"}:
-            self._answer(b"hello", {"Last-Modified": formatdate(1234567, usegmt=True)})
-        elif path == "/a.tar":
-            self._answer(packed([("f", {"content": b"x"})]), {})
-        elif path == "/old":
-            self._answer(b"", {"Location": "/dir/f.txt"}, 302)
-        elif path == "/elsewhere":
-            self._answer(b"", {"Location": f"http://localhost:{self.server.server_address[1]}/dir/f.txt"}, 302)
-        elif path == "/loop":
-            self._answer(b"", {"Location": "/loop"}, 302)
-        elif path == "/short":
-            self._answer(b"hel", {"Content-Length": "10"})
-        elif path == "/huge":
-            self._answer(b"", {"Content-Length": str(1 << 50)})
-        elif path == "/":
-            self._answer(b"root", {})
-        else:
-            self._answer(b"no", {}, 500 if path == "/broken" else 404)
-
-    def _answer(self, content: bytes, headers: dict[str, str], status: int = 200) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(own_network: None) -> Iterator[str]:
-    """A web server on this test's own loopback."""
-    _Files.log.clear()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-        thread.join()
-
-
-HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-
-
-class TestDownloads:
-    """What ADD fetches."""
-
-    def test_a_file_has_its_urls_name_its_time_and_mode_600(self, place: Place, server: str) -> None:
-        out = place.build(f"ADD {server}/dir/f.txt?x=1 /n/")
-        assert (out / "n/f.txt").read_text() == "hello"
-        assert shape(out / "n/f.txt") == (0o600, 0, 0)
-        assert (out / "n/f.txt").stat().st_mtime == 1234567
-        assert (place.build(f"ADD {server}/a%20b.txt /n/") / "n/a b.txt").exists()
-        out = place.build(f"ADD --chmod=755 --chown=5 {server}/old /n")
-        assert (out / "n").read_text() == "hello"
-        assert shape(out / "n") == (0o755, 5, 5)
-
-    def test_archives_are_unpacked_only_if_asked(self, place: Place, server: str) -> None:
-        assert (place.build(f"ADD {server}/a.tar /n/") / "n/a.tar").is_file()
-        assert (place.build(f"ADD --unpack=true {server}/a.tar /n/") / "n/f").read_text() == "x"
-
-    def test_a_checksum_is_checked(self, place: Place, server: str) -> None:
-        assert place.build(f"ADD --checksum=sha256:{HELLO} {server}/dir/f.txt /n/")
-        wrong = place.error(f"ADD --checksum=sha256:{'0' * 64} {server}/dir/f.txt /n/")
-        assert f"has the digest sha256:{HELLO}" in wrong.message
-        assert "not a checksum" in place.error(f"ADD --checksum=md5:1 {server}/dir/f.txt /n/").message
-
-    def test_the_digest_is_the_contents(self, place: Place, server: str) -> None:
-        first = place.gather(f"ADD {server}/dir/f.txt /n")
-        assert first.digest == place.gather(f"ADD {server}/dir/f.txt /n").digest
-        assert first.digest != place.gather(f"ADD {server}/a.tar /n").digest
-
-    @pytest.mark.parametrize(
-        ("path", "message"),
-        [
-            ("/missing", "the server says that there is no such file (404)"),
-            ("/broken", "the server answered 500"),
-            ("/loop", "redirects more than 10 times"),
-            ("/short", "broke"),
-            ("/huge", "more than the limit"),
-            ("/", "doesn't say what the file is called"),
-        ],
-    )
-    def test_what_cannot_be_downloaded_is_one_line_and_nothing_is_left(
-        self, place: Place, server: str, path: str, message: str
-    ) -> None:
-        error = place.error(f"ADD {server}{path} /n/")
-        assert message in error.message
-        assert error.message.startswith("Dockerfile:2: ADD: ")
-        if path != "/":
-            assert not os.listdir(place.top / "downloads")
-
-    def test_a_server_that_is_not_there_is_one_line(self, place: Place, server: str) -> None:
-        assert "connection refused" in place.error("ADD http://127.0.0.1:1/x /n").message
-
-    def test_a_certificate_that_nobody_trusts_is_one_line(self, place: Place, own_network: None, tmp_path: Path) -> None:
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-             "-subj", "/CN=localhost", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        secure.load_cert_chain(tmp_path / "cert", tmp_path / "key")
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files) as running:
-            running.socket = secure.wrap_socket(running.socket, server_side=True)
-            thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-            thread.start()
-            try:
-                error = place.error(f"ADD https://localhost:{running.server_address[1]}/dir/f.txt /n")
-            finally:
-                running.shutdown()
-                thread.join()
-        assert "certificate is not trusted" in error.message
-
-    def test_credentials_go_to_their_host_alone_and_into_no_message(self, place: Place, server: str) -> None:
-        host = server.removeprefix("http://")
-        place.build(f"ADD http://me:secret@{host}/elsewhere /n")
-        assert [given is not None for _, given in _Files.log] == [True, False]
-        error = place.error(f"ADD http://me:secret@{host}/missing?token=secret /n")
-        assert "secret" not in error.message + error.hint
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A git repository with two commits, a branch and a tag."""
-    top = tmp_path / "work"
-    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-
-    def git(*words: str) -> None:
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words], cwd=top, check=True, env=env)
-
-    make(top / "f", "first")
-    make(top / "docs/d", "doc", 0o755)
-    git("init", "-q", "-b", "main")
-    git("add", ".")
-    git("commit", "-q", "-m", "one")
-    git("tag", "v1")
-    (top / "f").write_text("second")
-    git("commit", "-q", "-a", "-m", "two")
-    bare = tmp_path / "served/repo.git"
-    bare.parent.mkdir()
-    subprocess.run(["git", "clone", "-q", "--bare", str(top), str(bare)], check=True, env=env)
-    return bare
-
-
-@pytest.fixture
-def git_server(own_network: None, repository: Path) -> Iterator[str]:
-    """git's own daemon on this test's own loopback."""
-    with subprocess.Popen(
-        ["git", "daemon", "--listen=127.0.0.1", "--port=9418", "--export-all", "--verbose", "--reuseaddr",
-         f"--base-path={repository.parent}", str(repository.parent)],
-        stderr=subprocess.PIPE, text=True,
-    ) as daemon:  # fmt: skip
-        assert daemon.stderr is not None
-        assert "Ready to rumble" in daemon.stderr.readline()
-        yield "git://127.0.0.1/repo.git"
-        daemon.terminate()
-
-
-class TestGit:
-    """Repositories that ADD fetches."""
-
-    def test_a_branch_a_tag_a_commit_and_a_directory(self, place: Place, git_server: str, repository: Path) -> None:
-        out = place.build(f"ADD {git_server} /n")
-        assert (out / "n/f").read_text() == "second"
-        assert sorted(os.listdir(out / "n")) == ["docs", "f"]
-        assert shape(out / "n/docs/d") == (0o755, 0, 0)
-        assert (place.build(f"ADD {git_server}#v1 /n") / "n/f").read_text() == "first"
-        first = subprocess.run(
-            ["git", "-C", str(repository), "rev-parse", "v1"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        assert (place.build(f"ADD {git_server}#{first[:10]} /n") / "n/f").read_text() == "first"
-        assert os.listdir(place.build(f"ADD {git_server}#main:docs /n") / "n") == ["d"]
-        assert (place.build(f"ADD --keep-git-dir=true {git_server} /n") / "n/.git/HEAD").exists()
-        assert place.gather(f"ADD --checksum={first[:8]} {git_server}#v1 /n")
-        assert "--checksum says" in place.error(f"ADD --checksum={first[:8]} {git_server}#main /n").message
-
-    @pytest.mark.parametrize(
-        ("rest", "message"),
-        [
-            ("#nothing", "has no branch, tag or commit 'nothing'"),
-            ("#main:nowhere", "'nowhere' isn't in"),
-            ("#main:../x", "leads out"),
-        ],
-    )
-    def test_what_is_not_there_is_one_line(self, place: Place, git_server: str, rest: str, message: str) -> None:
-        assert message in place.error(f"ADD {git_server}{rest} /n").message
-
-    def test_a_repository_that_is_not_there_is_one_line(self, place: Place, git_server: str) -> None:
-        error = place.error("ADD git://127.0.0.1/none.git /n")
-        assert error.message.startswith("Dockerfile:2: ADD: git can't fetch 'git://127.0.0.1/none.git': ")
-        assert not os.listdir(place.top / "downloads")
-
-    def test_without_git_it_is_said(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("PATH", "/nowhere")
-        error = place.error("ADD git://127.0.0.1/repo.git /n")
-        assert "the program 'git' is not installed" in error.message
-        assert error.hint == "install git"

@@ -11,7 +11,7 @@ entries, `layout.py` knows where they come to lie, `unpacking.py` and `download.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class Gathered:
     copy: Copy
     parts: tuple[Part, ...]
     file_name: str
-    digest: Digest = field(compare=False)
+    digest: Digest
     """Of names, kinds, contents, modes, owners, file capabilities, link targets and the instruction's flags; not of any time."""
 
     @property
