@@ -50,11 +50,18 @@ case $purpose in test) extras='[dev]' ;; *) extras= ;; esac
 wanted="$PWD $(cksum <pyproject.toml) $("$python" --version)"
 stamp=.venv/set-up-for
 have=$(cat "$stamp" 2>/dev/null || true)
-if [ "$have" = "$wanted [dev]" ] || [ "$have" = "$wanted $extras" ]; then
-    exit 0
+if [ "$have" != "$wanted [dev]" ] && [ "$have" != "$wanted $extras" ]; then
+    say "making .venv with $("$python" --version)"
+    case $have in "$wanted"*) ;; *) "$python" -m venv --clear .venv ;; esac
+    say "pip install -e .$extras"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" </dev/null
+    echo "$wanted $extras" >"$stamp"
 fi
-say "making .venv with $("$python" --version)"
-case $have in "$wanted"*) ;; *) "$python" -m venv --clear .venv ;; esac
-say "pip install -e .$extras"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" </dev/null
-echo "$wanted $extras" >"$stamp"
+
+# What the tutorial's application needs, for tests that have no network.
+wheels=.venv/tutorial-wheels
+if [ "$purpose" = test ] && ! [ -e "$wheels/complete" ]; then
+    say "pip download -r tests/data/tutorial/requirements.txt"
+    .venv/bin/python -m pip download --quiet --disable-pip-version-check --only-binary :all: --dest "$wheels" -r tests/data/tutorial/requirements.txt </dev/null
+    touch "$wheels/complete"
+fi

@@ -55,7 +55,7 @@ def given(case: Case, place: Path, *, base: str) -> Iterator[Given]:
         (place / name).mkdir()
         make_tree(tree, place / name)
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(_served(place / "served")) if case.served else ""
+        url = stack.enter_context(served(place / "served")) if case.served else ""
         values = {"{context}": str(place / "context"), "{outside}": str(place / "outside"), "{url}": url, "{base}": base}
         words = tuple(_filled(word, values) for word in case.args)
         dockerfile = place / "context" / "Dockerfile"
@@ -91,8 +91,9 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def _served(place: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(place))) as server:
+def served(place: Path, port: int = 0) -> Iterator[str]:
+    """Serve a directory on loopback, at a free port unless one is named; gives its address."""
+    with ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=str(place))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
