@@ -74,7 +74,7 @@ RUN --mount=type=bind,target=/new/context \\
     stat -c '%a %u:%g' /run/secrets/one /new/secret >> /told; ! ls /new/context/ignored; \\
     echo x > /new/tree/written; echo x > /new/folder/written; echo x > /new/cache/kept; echo x > /new/tmpfs/gone; \\
     ! touch /new/context/file && ! touch /new/other
-RUN --mount=type=cache,target=/new/cache ls /new/cache > /cached
+RUN --mount=type=cache,target=/new/cache --mount=type=tmpfs,target=/files/here ls /new/cache > /cached
 FROM other
 RUN ls -d /written > /nothing; true
 """,

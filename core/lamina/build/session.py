@@ -1,13 +1,13 @@
 """What all stages of one build share: the request, the Dockerfile, the context, the layers, the cache, the images below."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lamina.build.cache import Cache
 from lamina.build.layers import Layers
-from lamina.build.progress import Progress
+from lamina.build.progress import Progress, Step
 from lamina.build.request import BuildRequest
 from lamina.build.state import State, of_image, scratch
 from lamina.build.variables import Arguments
@@ -21,6 +21,8 @@ from lamina.usecases.context import Context
 if TYPE_CHECKING:
     from lamina.build.context import BuildContext
     from lamina.build.copying import Gathered
+    from lamina.model.reference import Reference
+    from lamina.registry.report import Report, Transferred
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -78,14 +80,17 @@ class Session:
         more = looked_at(self.files.directory, copy.sources, found, with_patterns=patterns)
         self.looked_at = None if more is None else [*self.looked_at, *more]
 
-    def image(self, name: str, platform: str) -> State:
-        """Give the state that an image is, pulled if it isn't here or `--pull` says so. Raises `NotFoundError`, `UsageError`."""
+    def image(self, name: str, platform: str, step: Step) -> State:
+        """Give the state that an image is, pulled if it isn't here or `--pull` says so; the step is told how that goes.
+
+        Raises `NotFoundError`, `UsageError`, and what a registry has wrong.
+        """
         key = (name, platform)
         if key not in self._images:
-            self._images[key] = self._image(name, platform)
+            self._images[key] = self._image(name, platform, step)
         return self._images[key]
 
-    def _image(self, name: str, platform: str) -> State:
+    def _image(self, name: str, platform: str, step: Step) -> State:
         wanted = parse_platform(platform, machine=self.platform) if platform else self.platform
         if name == "scratch":
             return scratch(wanted)
@@ -97,7 +102,7 @@ class Session:
             except NotFoundError:
                 pass
         if image is None:
-            image = _pull(self.context, name, wanted, policy="always" if self.request.pull else self.context.pull_policy)
+            image = _pull(self.context, name, wanted, policy="always" if self.request.pull else self.context.pull_policy, step=step)
         config = images.config(image)
         explicit = bool(platform or self.request.platform)
         if not _fits(config.platform, wanted):
@@ -152,9 +157,24 @@ def _fits(has: Platform, wanted: Platform) -> bool:
     return (bare.os, bare.architecture, bare.variant) == (wanted.os, wanted.architecture, wanted.variant)
 
 
-def _pull(context: Context, name: str, platform: Platform, *, policy: str) -> Image:
+def _pull(context: Context, name: str, platform: Platform, *, policy: str, step: Step) -> Image:
     if policy == "never":
         raise NotFoundError(f"no such image: '{name}'", hint="`lamina images` lists those that are here")
+    from contextlib import contextmanager
+    from threading import Lock
+
     from lamina.usecases.transfers import ensure_image
 
-    return ensure_image(context, name, policy, platform=platform)
+    lock = Lock()  # news come from several threads
+
+    def tell(news: "Transferred") -> None:
+        if news.state.is_final:
+            with lock:
+                step.say(f"{news.digest.short}: {news.state}")
+
+    @contextmanager
+    def pulling(_reference: "Reference", _is_missing: bool) -> "Iterator[Report]":
+        step.begin()
+        yield tell
+
+    return ensure_image(context, name, policy, platform=platform, pulling=pulling)

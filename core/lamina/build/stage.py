@@ -87,7 +87,7 @@ class StageWork:
         step = self._step(f"FROM {base.image}")
         with self._placed(base, step):
             step.begin()
-            state = session.image(base.image, base.platform)
+            state = session.image(base.image, base.platform, step)
             step.end(DONE)
         return state
 
@@ -232,14 +232,14 @@ class StageWork:
         entries = NewDirectories(missing, uid=uid, gid=gid, mtime_ns=self._now_ns())
         return self._make(state, key, "workdir", text, lambda out: write_entries(out, entries))
 
-    def _source(self, name: str, instruction: Instruction) -> Generator[Wait, None, State]:
+    def _source(self, name: str, instruction: Instruction, step: Step) -> Generator[Wait, None, State]:
         """Give the state that `--from` means: an earlier stage's, or an image's."""
         session = self._session
         index = source_stage(
             session.dockerfile, name, before=self._stage.index, line=instruction.line, instruction=instruction.name
         )
         if index is None:
-            return session.image(name, "")
+            return session.image(name, "", step)
         yield NeedStage(index)
         return session.states[index]
 
@@ -247,7 +247,7 @@ class StageWork:
         text = copy_history(copy)
         step = self._step(copy.text)
         with self._placed(copy, step):
-            source = (yield from self._source(copy.from_, copy)) if copy.from_ else None
+            source = (yield from self._source(copy.from_, copy, step)) if copy.from_ else None
             return self._copied(state, copy, source, text, step)
 
     def _copied(self, state: State, copy: Copy, source: State | None, text: str, step: Step) -> State:
@@ -390,7 +390,7 @@ class StageWork:
         for mount in instruction.mounts:
             bound = Bound(mount=mount, target=place_of(mount, state.defaults.working_dir))
             if mount.type in {"bind", "cache"} and mount.from_:
-                source = yield from self._source(mount.from_, instruction)
+                source = yield from self._source(mount.from_, instruction, step)
                 bound = replace(bound, state=source)
             if mount.type == "bind":
                 bound = replace(bound, content=self._bound_content(bound, step))
