@@ -7,7 +7,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -200,7 +200,7 @@ class Client:
 
     def refusal(self, response: "BaseHTTPResponse", what: str = "") -> LaminaError:
         """Make an error of an answer that isn't what was asked for."""
-        said = self._auth.redact(_said(response))
+        said = _said(response, self._auth.redact)
         start = f"'{self.described}': registry '{self.host.name}'"
         told = f": {said}" if said else ""
         if response.status == 401:
@@ -245,8 +245,8 @@ def _retry_after(text: str | None) -> float:
         return 0.0
 
 
-def _said(response: "BaseHTTPResponse") -> str:
-    """What a registry says about an error, in a few printable words."""
+def _said(response: "BaseHTTPResponse", redact: Callable[[str], str]) -> str:
+    """What a registry says about an error, in a few printable words, without what it may have been told in confidence."""
     import json
 
     try:
@@ -255,5 +255,6 @@ def _said(response: "BaseHTTPResponse") -> str:
         texts = [first.get("code", ""), first.get("message", "")]
     except (LaminaError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return ""
-    text = ", ".join(dict.fromkeys(each.lower().replace("_", " ") for each in texts if isinstance(each, str) and each))
+    told = [redact(each).lower().replace("_", " ") for each in texts if isinstance(each, str) and each]
+    text = ", ".join(dict.fromkeys(told))
     return "".join(char if char.isprintable() else " " for char in text)[:200]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PARALLEL = 3
 """As many layers come at once as with Docker."""
 ATTEMPTS = 5
-"""How often a blob is asked for without that one more byte of it comes."""
+"""How often a blob is asked for without that one more byte of it comes, at a place that doesn't say."""
 _CHUNK_BYTES = 1 << 17
 _LOOK_S = 0.05
 """How often is looked whether another process has finished with a blob."""
@@ -128,7 +128,7 @@ class Fetch:
                 self._check_wanted()
                 failures = 1 if self._written > before else failures + 1
                 wait_s = FIRST_WAIT_S if self._written > before else min(wait_s * 2, LONGEST_WAIT_S)
-                if failures >= ATTEMPTS:
+                if failures >= getattr(self._source, "attempts", ATTEMPTS):
                     raise
                 self._tell(State.AGAIN, detail=error.message)
                 self._cancelled.wait(wait_s)

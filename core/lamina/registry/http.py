@@ -17,7 +17,7 @@ from lamina.errors import IntegrityError, LaminaError, TransferError
 from lamina.registry.hosts import Certificates, Endpoint, host_name, is_loopback
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
 
 CONNECT_S = 15.0
 CHUNK_BYTES = 1 << 17
@@ -39,7 +39,8 @@ class Http:
     def __init__(self, *, timeout_s: float, environment: Mapping[str, str] = os.environ) -> None:
         self._timeout_s = timeout_s
         self._environment = environment
-        self._pools: dict[tuple[Any, ...], PoolManager] = {}
+        self._managers: dict[tuple[Any, ...], PoolManager] = {}
+        self._pools: set[HTTPConnectionPool] = set()
         self._lock = threading.Lock()
 
     def send(
@@ -59,9 +60,12 @@ class Http:
         import urllib3
 
         parts = urlsplit(url)
-        timeout = urllib3.Timeout(connect=CONNECT_S, read=timeout_s or self._timeout_s)
+        timeout = urllib3.Timeout(connect=min(CONNECT_S, self._timeout_s), read=timeout_s or self._timeout_s)
         try:
-            return self._pool(parts.scheme, parts.netloc, endpoint).request(
+            manager = self._manager(parts.scheme, parts.netloc, endpoint)
+            with self._lock:
+                self._pools.add(manager.connection_from_url(url))
+            return manager.request(
                 method,
                 url,
                 headers={"User-Agent": USER_AGENT, **headers},
@@ -75,26 +79,26 @@ class Http:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise explained(error) from None
 
-    def _pool(self, scheme: str, host: str, endpoint: Endpoint) -> "PoolManager":
+    def _manager(self, scheme: str, host: str, endpoint: Endpoint) -> "PoolManager":
         import urllib3
 
         proxy = self._proxy(scheme, host)
         key = (proxy, endpoint.is_verified, endpoint.certificates) if scheme == "https" else (proxy,)
         with self._lock:
-            pool = self._pools.get(key)
-            if pool is None:
+            manager = self._managers.get(key)
+            if manager is None:
                 tls = {"ssl_context": _tls_context(endpoint)} if scheme == "https" else {}
                 if proxy:
                     parts = urlsplit(proxy)
                     account = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-                    pool = urllib3.ProxyManager(
+                    manager = urllib3.ProxyManager(
                         f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
                         proxy_headers=urllib3.make_headers(proxy_basic_auth=account) if account else None, maxsize=8, **tls,
                     )  # fmt: skip
                 else:
-                    pool = urllib3.PoolManager(maxsize=8, **tls)
-                self._pools[key] = pool
-            return pool
+                    manager = urllib3.PoolManager(maxsize=8, **tls)
+                self._managers[key] = manager
+            return manager
 
     def _proxy(self, scheme: str, host: str) -> str:
         """Find the proxy by the variables that curl and Go know. This machine itself is never asked for through one."""
@@ -117,11 +121,16 @@ class Http:
         return found
 
     def close(self) -> None:
-        """End the connections that are idle."""
+        """End the connections that are idle.
+
+        Each pool by itself: a manager that is cleared leaves its sockets to the garbage collector, and in a forked child that
+        would close what has the descriptor's number by then.
+        """
         with self._lock:
-            for pool in self._pools.values():
-                pool.clear()
+            for pool in self._pools:
+                pool.close()
             self._pools.clear()
+            self._managers.clear()
 
 
 def _is_exempt(no_proxy: str, host: str) -> bool:
@@ -158,6 +167,9 @@ def _tls_context(endpoint: Endpoint) -> Any:
             f"the certificate '{path}' can't be used: {_told(error)}", hint="it must be PEM, its key without a password"
         ) from None
     if not endpoint.is_verified:
+        import urllib3
+
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # that it isn't verified is what the settings say
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

@@ -15,15 +15,13 @@ from lamina.errors import IntegrityError, TransferError
 from lamina.model.digest import Digest
 from lamina.model.image import INDEX_TYPES, LAYER_TYPES, Descriptor, Index, Manifest, Platform
 from lamina.registry.client import FIRST_WAIT_S, LONGEST_WAIT_S
-from lamina.registry.fetch import PARALLEL, CancelledError
+from lamina.registry.fetch import ATTEMPTS, PARALLEL, CancelledError
 from lamina.registry.pull import MAX_INDEX_DEPTH, select
 from lamina.registry.report import Report, State, Transferred, tell_nobody
 from lamina.registry.transport import Document
 
 if TYPE_CHECKING:
     from lamina.registry.transport import Destination, Source
-
-ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +103,8 @@ class _Blobs:
 
     def _copy_one(self, descriptor: Descriptor) -> None:
         wait_s = FIRST_WAIT_S
-        for attempt in range(1, ATTEMPTS + 1):
+        attempts: int = getattr(self._destination, "attempts", getattr(self._source, "attempts", ATTEMPTS))
+        for attempt in range(1, attempts + 1):
             self._check_wanted()
             try:
                 if self._destination.has_blob(descriptor):
@@ -117,7 +116,7 @@ class _Blobs:
                 self._tell(descriptor, State.UPLOADED, descriptor.size_bytes)
                 return
             except TransferError as error:
-                if attempt == ATTEMPTS:
+                if attempt == attempts:
                     raise
                 self._tell(descriptor, State.AGAIN, detail=error.message)
                 self._cancelled.wait(wait_s)

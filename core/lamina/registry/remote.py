@@ -63,6 +63,7 @@ class RegistrySource:
         self.described = described or reference.familiar
         self.reference = reference
         self.names: Sequence[Reference] = [reference]
+        self.attempts = access.settings.attempts
         self._access = access
         hosts = access.settings.hosts(reference.domain)
         self._clients = [Client(host, reference.path, access, described=self.described) for host in hosts]
@@ -145,8 +146,8 @@ class RegistrySource:
         raise client.named(last)
 
     def tags(self) -> list[str]:
-        """List the repository's tags, however many pages they take."""
-        return self._from_any(self._tags)
+        """List the repository's tags in alphabetical order, however many pages they take."""
+        return sorted(self._from_any(self._tags))
 
     def _tags(self, client: Client) -> list[str]:
         path = f"/v2/{self.reference.path}/tags/list"
@@ -210,6 +211,7 @@ class RegistryDestination:
         self.reference = reference
         self.described = described or reference.familiar
         self._access = access
+        self.attempts = access.settings.attempts
         self._origins = origins or {}
         self._client = Client(access.settings.host(reference.domain), reference.path, access, described=self.described)
         self._scopes = (f"repository:{reference.path}:pull,push",)
