@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -554,3 +555,27 @@ def test_no_connection_is_left_to_the_garbage_collector(registry: Registry, plac
             assert {number: what for number, what in leaks.descriptors().items() if number not in before} == {}
         finally:
             gc.enable()
+
+
+PROGRAM = """
+import sys
+from lamina.cli.main import main
+code = main(sys.argv[1:])
+print(*sorted(sys.modules), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_a_run_of_an_image_that_is_here_imports_nothing_of_registries(lamina: Lamina) -> None:
+    words = ["--root", str(lamina.root), "--storage-driver", lamina.driver, "run", "--rm", "busybox", "true"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PROGRAM, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LAMINA_PULL": ""},
+    )
+    modules = set(done.stderr.split())
+    assert "lamina.usecases.create" in modules
+    assert not {each for each in modules if each.split(".")[0] in {"urllib3", "ssl", "http", "urllib"}}
+    assert not {each for each in modules if each.startswith(("lamina.registry", "lamina.usecases.transfers"))}
