@@ -342,7 +342,8 @@ def test_what_can_not_be_meant_is_refused_with_its_line_and_instruction(text: st
 
 
 @pytest.mark.parametrize(
-    ("word", "near"), [("RUNN", "RUN"), ("copy.", "COPY"), ("FORM", "FROM"), ("ENTRYPIONT", "ENTRYPOINT"), ("onbuild2", "ONBUILD")]
+    ("word", "near"),
+    [("RUNN", "RUN"), ("RNU", "RUN"), ("copy.", "COPY"), ("FORM", "FROM"), ("ENTRYPIONT", "ENTRYPOINT"), ("onbuild2", "ONBUILD")],
 )
 def test_a_misspelt_instruction_is_told_the_nearest(word: str, near: str):
     error = refused(f"FROM a\n{word} x")

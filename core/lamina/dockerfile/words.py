@@ -91,12 +91,16 @@ def suggestion(word: str, options: Iterable[str]) -> str:
 
 
 def _distance(one: str, other: str) -> int:
-    """Levenshtein's: how many letters are to be put in, left out or changed."""
+    """How many letters are to be put in, left out, changed, or swapped with the next one (optimal string alignment)."""
+    before: list[int] = []
     row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        previous, row[0] = row[0], i
-        for j, another in enumerate(other, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != another))
+    for i, letter in enumerate(one):
+        before, last, row = row, before, [i + 1]
+        for j, another in enumerate(other):
+            least = min(before[j + 1] + 1, row[j] + 1, before[j] + (letter != another))
+            if i and j and letter == other[j - 1] and one[i - 1] == another:
+                least = min(least, last[j - 1] + 1)
+            row.append(least)
     return row[-1]
 
 
