@@ -14,9 +14,9 @@ from lamina.build.progress_plain import Plain, readable
 from lamina.build.request import BuildRequest, parse_host, parse_secret, parse_ssh
 from lamina.build.scheduler import Again, NeedStage, Readable, Scheduler, Work
 from lamina.build.session import parse_platform
-from lamina.build.settings import joined
+from lamina.build.settings import apply_setting, joined
 from lamina.build.state import State, key_of, scratch
-from lamina.build.variables import Arguments, Scope
+from lamina.build.variables import Arguments
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.instructions import Arg
 from lamina.dockerfile.parse import parse
@@ -48,15 +48,22 @@ def test_global_arguments_see_those_before_and_what_was_given():
     assert given.unused() == ["other"]
 
 
-def test_a_stage_sees_a_global_argument_only_where_it_says_so():
-    scope = Scope(arguments(b"ARG A=global\nFROM x\nARG A B=$A-b C\nARG A=own\n"))
-    first, second = scope._arguments.dockerfile.stages[0].instructions
+def test_a_stage_sees_a_global_argument_only_where_it_says_so_and_the_later_of_arg_and_env():
+    made = arguments(b"ARG A=global\nFROM x\nARG A B=$A-b C\nENV A=env\nARG A=own\n")
+    first, env, second = made.dockerfile.stages[0].instructions
     assert isinstance(first, Arg)
     assert isinstance(second, Arg)
-    assert scope.variables({}) == {}
-    assert list(scope.declare(first, {})) == [("A", "global"), ("B", "global-b"), ("C", None)]
-    assert scope.variables({"A": "env"}) == {"A": "env", "B": "global-b"}, "ENV wins"
-    assert list(scope.declare(second, {})) == [("A", "own")]
+    state = scratch(MACHINE)
+    assert state.variables == {}
+    state, said = made.declare(state, first)
+    assert said == ["A=global", "B=global-b", "C"]
+    assert state.variables == {"A": "global", "B": "global-b"}
+    state, _ = apply_setting(state, env, cmd_is_set=False)
+    assert state.variables == {"A": "env", "B": "global-b"}
+    state, _ = made.declare(state, second)
+    assert state.variables == {"A": "own", "B": "global-b"}
+    assert state.defaults.env == ("A=env",)
+    assert state.declared == ("A", "B")
 
 
 def test_only_the_stages_that_the_target_needs():
@@ -117,7 +124,7 @@ def test_platforms():
 
 
 def test_working_directories_are_joined():
-    assert [joined("/a", path) for path in ("b", "/b", "../c", "..//../../d", ".")] == ["/a/b", "/b", "/c", "/d", "/a"]
+    assert [joined("/a", path) for path in ("b", "/b/", "../c", "..//../../d", ".")] == ["/a/b", "/b/", "/c", "/d", "/a"]
 
 
 def test_every_fact_is_in_a_key():

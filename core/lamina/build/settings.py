@@ -38,6 +38,8 @@ def apply_setting(state: State, instruction: Instruction, *, cmd_is_set: bool) -
     defaults = state.defaults
     if isinstance(instruction, Env):
         pairs = [f"{name}={value}" for name, value in instruction.pairs]
+        names = {name for name, _ in instruction.pairs}
+        state = replace(state, args={name: value for name, value in state.args.items() if name not in names})
         return state.with_defaults(env=merge_env(list(defaults.env), pairs)), f"ENV {' '.join(pairs)}"
     if isinstance(instruction, Label):
         pairs = [f"{name}={value}" for name, value in instruction.pairs]
@@ -77,8 +79,12 @@ def in_shell(command: Command, state: State) -> tuple[str, ...]:
 
 
 def joined(working_dir: str, path: str) -> str:
-    """Give the absolute path that a WORKDIR means."""
-    return "/" + posixpath.normpath(posixpath.join("/", working_dir, path)).lstrip("/")
+    """Give the absolute path that a WORKDIR means; one that is absolute already stays as it is written, as with BuildKit."""
+    return (
+        path
+        if path.startswith("/")
+        else posixpath.join("/", posixpath.normpath(posixpath.join("/", working_dir, path)).lstrip("/"))
+    )
 
 
 def run_history(arguments: Sequence[str], args: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from lamina.build.scheduler import NeedStage, Wait, Work
 from lamina.build.session import Session, with_path, without_triggers
 from lamina.build.settings import apply_setting, copy_history, joined, run_history
 from lamina.build.state import State, key_of
-from lamina.build.variables import PROXIES, Scope
+from lamina.build.variables import PROXIES
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.instructions import Arg, Cmd, Copy, From, Instruction, Run, Stage, Workdir
 from lamina.errors import LaminaError, UsageError
@@ -42,7 +42,6 @@ class StageWork:
     def __init__(self, session: Session, stage: Stage) -> None:
         self._session = session
         self._stage = stage
-        self._scope = Scope(session.arguments)
         self._cmd_is_set = False
         self._number = 0
         self._total = sum(isinstance(one, _SHOWN) for one in stage.instructions)
@@ -142,7 +141,7 @@ class StageWork:
         with self._placed(instruction):
             if isinstance(instruction, Arg):
                 return self._arg(state, instruction)
-            instruction = self._session.arguments.expanded(instruction, self._scope.variables(state.env))
+            instruction = self._session.arguments.expanded(instruction, state.variables)
         if isinstance(instruction, Run):
             return (yield from self._run(state, instruction))
         if isinstance(instruction, Copy):
@@ -157,12 +156,8 @@ class StageWork:
     # What changes no file
 
     def _arg(self, state: State, instruction: Arg) -> State:
-        pairs = [
-            name if value is None else f"{name}={value}"
-            for name, value in self._scope.declare(instruction, state.env)
-            if name not in PROXIES
-        ]
-        return self._configured(state, f"ARG {' '.join(pairs)}") if pairs else state
+        state, said = self._session.arguments.declare(state, instruction)
+        return self._configured(state, f"ARG {' '.join(said)}") if said else state
 
     def _configured(self, state: State, text: str) -> State:
         """Give the state after a step that changed its configuration: the cache knows when it was made first."""
@@ -344,8 +339,8 @@ class StageWork:
         if instruction.security != "sandbox":
             with self._placed(instruction):
                 raise UsageError(f"--security={instruction.security} is not allowed", hint="a build's commands run confined")
-        args = {name: value for name, value in self._scope.args.items() if name not in PROXIES}
-        env = {**args, **state.env}
+        env = {name: value for name, value in state.variables.items() if name not in PROXIES or name not in state.args}
+        args = {name: env[name] for name in state.declared if name in env}
         arguments, script = command_line(instruction, state.shell)
         text = run_history(arguments, args) if not script else run_history([*state.shell, script], args)
         network = network_of(instruction.network, session.request.network)

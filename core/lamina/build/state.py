@@ -6,7 +6,7 @@ change no file are cached by identity, so that a build from the cache gives the 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -30,6 +30,10 @@ class State:
     identity: str = ""
     image_id: Digest | None = None
     """The image that it is, as it is."""
+    args: Mapping[str, str] = field(default_factory=dict)
+    """The ARGs that are seen, by name: those that no later ENV has covered. A stage built on this one sees them, too."""
+    declared: tuple[str, ...] = ()
+    """The names of all ARGs with a value, in order, for RUN's history."""
 
     @property
     def defaults(self) -> Defaults:
@@ -47,9 +51,13 @@ class State:
         return chain_ids(self.config.diff_ids)
 
     @property
-    def env(self) -> dict[str, str]:
-        """The variables of ENV, by name."""
-        return dict(item.partition("=")[::2] for item in self.defaults.env)
+    def variables(self) -> dict[str, str]:
+        """What an instruction sees: ENV and ARG, the later one of a name."""
+        return {**dict(item.partition("=")[::2] for item in self.defaults.env), **self.args}
+
+    def with_arg(self, name: str, value: str) -> "State":
+        """Give the state in which an ARG has a value."""
+        return replace(self, args={**self.args, name: value}, declared=tuple(dict.fromkeys((*self.declared, name))))
 
     def with_defaults(self, **changes: Any) -> "State":
         """Give the state with other defaults."""
@@ -67,6 +75,8 @@ class State:
             layers=(*self.layers, layer),
             chain=chain_id(self.chain, layer.diff_id),
             identity=identity,
+            args=self.args,
+            declared=self.declared,
         )
 
 

@@ -1,14 +1,15 @@
 """What variables an instruction sees: ARG and ENV, their scopes, and those that are there by themselves. No files, no state.
 
-Docker's rules (Dockerfile reference, "Scope", "Predefined ARGs", "Automatic platform ARGs"): ENV wins over ARG; ARGs before the
-first FROM are seen by FROM, and in a stage only where it says ARG again; proxies may be given without ARG, reach RUN, and leave no
-trace in the image or the cache.
+BuildKit's rules (Dockerfile reference, "Scope", "Predefined ARGs", "Automatic platform ARGs"; its dispatchArg): of ARG and ENV the
+later one of a name is seen; ARGs before the first FROM are seen by FROM, and in a stage only where it says ARG again; a stage sees
+those of the stage that it is built on; proxies may be given without ARG, reach RUN, and leave no trace in the image or the cache.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from lamina.build.request import BuildRequest
+from lamina.build.state import State
 from lamina.dockerfile.errors import DockerfileError, ExpandError
 from lamina.dockerfile.expand import expand_instruction
 from lamina.dockerfile.instructions import Arg, Dockerfile, Instruction
@@ -60,6 +61,21 @@ class Arguments:
                 hint=error.hint,
             ) from None
 
+    def declare(self, state: State, arg: Arg) -> tuple[State, list[str]]:
+        """Take a stage's ARG in: give the state that sees it, and what of it goes into the history.
+
+        One without any value leaves alone what is seen under its name.
+        """
+        said = []
+        for one in arg.apart():
+            ((name, _),) = one.pairs
+            value = self.value(one, state.variables, self.globals)
+            if value is not None:
+                state = state.with_arg(name, value)
+            if name not in PROXIES:
+                said.append(name if value is None else f"{name}={value}")
+        return state, said
+
     @property
     def proxies(self) -> dict[str, str]:
         """The predefined arguments that were given: for RUN alone, and no part of any key or history."""
@@ -69,29 +85,6 @@ class Arguments:
         """List what was given and nobody asked for."""
         quiet = {*self.used, *PROXIES, *self.automatic, "SOURCE_DATE_EPOCH"}
         return [name for name in self.given if name not in quiet and not name.startswith("BUILDKIT_")]
-
-
-class Scope:
-    """The ARGs of one stage, in their order."""
-
-    def __init__(self, arguments: Arguments) -> None:
-        self._arguments = arguments
-        self.args: dict[str, str] = {}
-
-    def declare(self, arg: Arg, env: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
-        """Take an ARG instruction in; gives each name with its value."""
-        for one in arg.apart():
-            ((name, _),) = one.pairs
-            value = self._arguments.value(one, self.variables(env), self._arguments.globals)
-            if value is None:
-                self.args.pop(name, None)
-            else:
-                self.args[name] = value
-            yield name, value
-
-    def variables(self, env: Mapping[str, str]) -> dict[str, str]:
-        """What an instruction sees."""
-        return {**self.args, **env}
 
 
 def _platform(prefix: str, platform: Platform) -> dict[str, str]:
