@@ -1,0 +1,214 @@
+"""The hosts and resolv.conf files of containers: who is called what, for members of the networks that users made.
+
+There is no name server. Each running container's /etc/hosts is a file of the engine's, which ends with a block of lines about those
+that it can reach by name; when one comes, goes or is renamed, the blocks of its networks' members are written anew, in the same
+inode, because that is what is mounted. What a person has written into such a file above the block stays until the next start.
+Not here: when that is (`usecases/networking.py`), and the files of a container without a network of its own.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from lamina.errors import UsageError
+from lamina.model.container import Container, ContainerConfig
+from lamina.model.network import HOST_GATEWAY, Endpoint, Network
+from lamina.store.containers import ContainerRecords
+from lamina.store.networks import NetworkRecords
+from lamina.store.operations import locked
+
+LOOPBACK_LINES = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::0\tip6-localnet",
+    "ff00::0\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+)
+"""Docker's (moby: libnetwork/etchosts)."""
+BEGIN = "# containers in the same networks, by lamina: written anew when one starts or stops"
+END = "# end of the containers in the same networks"
+HOST_RESOLVERS = "/etc/resolv.conf"
+SYSTEMD_RESOLVERS = "/run/systemd/resolve/resolv.conf"
+"""The real ones behind systemd-resolved's 127.0.0.53 (systemd-resolved(8))."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """The files of the containers of one root directory."""
+
+    containers: ContainerRecords
+    networks: NetworkRecords
+    folder_of: Callable[[str], str]
+    """Where a container's files are, by its id."""
+    run_dir: str
+    warn: Callable[[str], None]
+
+    def write(self, container: Container) -> None:
+        """Write hostname, hosts and resolv.conf of a container that is about to start; its endpoints are recorded already.
+
+        Raises `UsageError` for a `host-gateway` where there is none.
+        """
+        config = container.config
+        endpoints = [(self.networks.by_id(each.network_id), each) for each in self.networks.endpoints_of(container.id)]
+        hostname = config.hostname or container.short_id
+        own = [address.partition("/")[0] for _, endpoint in endpoints for address in endpoint.addresses]
+        gateways = [subnet.gateway for subnet in endpoints[0][0].subnets if subnet.gateway] if endpoints else []
+        lines = [*LOOPBACK_LINES, *extra_lines(config.extra_hosts, gateways)]
+        lines += [f"{address}\t{_with_domain(hostname, config.domainname)}" for address in own]
+        with locked(self.run_dir, "names"):
+            block = self._block(endpoints)
+            self._put(container.id, "hosts", "\n".join([*lines, *block]) + "\n")
+        self._put(container.id, "hostname", hostname + "\n")
+        has_ipv6 = any(":" in each for each in own)
+        text, lacks = resolvers(config, has_ipv6=has_ipv6)
+        if lacks:
+            self.warn(
+                f"container '{container.name}' can't look names up: this host's resolver is on its loopback; give --dns ADDRESS"
+            )
+        self._put(container.id, "resolv.conf", text)
+
+    def refresh(self, network: Network) -> None:
+        """Write anew what the running members of a network know of each other; nothing in a network without names."""
+        if network.is_predefined:
+            return
+        with locked(self.run_dir, "names"):
+            for endpoint in self.networks.endpoints_in(network.id):
+                others = [
+                    (self.networks.by_id(each.network_id), each) for each in self.networks.endpoints_of(endpoint.container_id)
+                ]
+                path = os.path.join(self.folder_of(endpoint.container_id), "hosts")
+                with contextlib.suppress(FileNotFoundError):  # it is just being removed, or hasn't been written yet
+                    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                        text = file.read()
+                    new = with_block(text, self._block(others))
+                    if new != text:
+                        overwrite(path, new)
+
+    def renamed(self, container: Container) -> None:
+        """Tell the others of a running container's new name."""
+        for endpoint in self.networks.endpoints_of(container.id):
+            self.refresh(self.networks.by_id(endpoint.network_id))
+
+    def _block(self, endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
+        found: list[str] = []
+        for network, _ in endpoints:
+            if not network.is_predefined:
+                found += self._members(network)
+        return [BEGIN, *found, END]
+
+    def _members(self, network: Network) -> list[str]:
+        lines = []
+        for endpoint in self.networks.endpoints_in(network.id):
+            member = self.containers.by_id(endpoint.container_id)
+            if member is not None:
+                names = (member.name, *endpoint.aliases, member.config.hostname, member.short_id, f"{member.name}.{network.name}")
+                said = " ".join(dict.fromkeys(name for name in names if name))
+                lines += [f"{address.partition('/')[0]}\t{said}" for address in endpoint.addresses]
+        return sorted(lines, key=lambda line: line.partition("\t")[2])
+
+    def _put(self, container_id: str, name: str, text: str) -> None:
+        path = os.path.join(self.folder_of(container_id), name)
+        if os.path.exists(path):
+            overwrite(path, text)
+            return
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+
+
+def _with_domain(hostname: str, domainname: str) -> str:
+    return f"{hostname}.{domainname} {hostname}" if domainname else hostname
+
+
+def extra_lines(extra_hosts: Iterable[str], gateways: Sequence[str]) -> list[str]:
+    """The lines for `--add-host`; `gateways` are the host's addresses as the container sees it."""
+    lines = []
+    for each in extra_hosts:
+        name, _, address = each.partition(":")
+        if address == HOST_GATEWAY and not gateways:
+            raise UsageError(
+                f"host '{name}' can't be the host-gateway: the container's network has none", hint="give an IP address"
+            )
+        lines += [f"{one}\t{name}" for one in (gateways if address == HOST_GATEWAY else (address,))]
+    return lines
+
+
+def with_block(text: str, block: Sequence[str]) -> str:
+    """Put the lines about others into a hosts file in the place of those that it has, or at its end."""
+    lines = text.splitlines()
+    start = lines.index(BEGIN) if BEGIN in lines else len(lines)
+    end = lines.index(END, start) + 1 if END in lines[start:] else len(lines)
+    return "\n".join([*lines[:start], *block, *lines[end:]]) + "\n"
+
+
+def overwrite(path: str, text: str) -> None:
+    """Give a file other contents and keep its inode, which containers have mounted; a reader sees no half of a line.
+
+    Written in one go; a shorter text is followed by empty lines until the file is cut.
+    """
+    data = text.encode(errors="surrogateescape")
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        old_bytes = os.fstat(fd).st_size
+        os.pwrite(fd, data + b"\n" * (old_bytes - len(data)), 0)
+        os.ftruncate(fd, len(data))
+    finally:
+        os.close(fd)
+
+
+# resolv.conf
+
+
+def resolvers(config: ContainerConfig, *, has_ipv6: bool, path: str = "") -> tuple[str, bool]:
+    """Give a container's resolv.conf, and whether it lacks a name server that the container could reach.
+
+    It is the host's, without resolvers on the host's loopback, which is not the container's; what --dns, --dns-search and
+    --dns-option say replaces what is said there of that kind.
+    """
+    servers, search, options = read_resolvers(path or HOST_RESOLVERS)
+    reachable = [each for each in servers if _is_reachable(each, has_ipv6=has_ipv6)]
+    if not path and servers and not reachable:
+        reachable = [each for each in read_resolvers(SYSTEMD_RESOLVERS)[0] if _is_reachable(each, has_ipv6=has_ipv6)]
+    chosen = list(config.dns) or reachable
+    search = [each for each in config.dns_search if each != "."] if config.dns_search else search
+    options = list(config.dns_options) or options
+    lines = [f"nameserver {each}" for each in chosen]
+    if search:
+        lines.append(f"search {' '.join(search)}")
+    if options:
+        lines.append(f"options {' '.join(options)}")
+    return "".join(f"{line}\n" for line in lines), bool(servers) and not chosen
+
+
+def read_resolvers(path: str) -> tuple[list[str], list[str], list[str]]:
+    """Read name servers, search domains and options of a resolv.conf (resolv.conf(5)); none if there is no such file."""
+    servers: list[str] = []
+    search: list[str] = []
+    options: list[str] = []
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return [], [], []
+    for line in lines:
+        word, *values = line.split() or [""]
+        if word == "nameserver" and values:
+            servers.append(values[0])
+        elif word in {"search", "domain"} and values:
+            search = values if word == "search" else values[:1]
+        elif word == "options":
+            options += values
+    return servers, search, options
+
+
+def _is_reachable(server: str, *, has_ipv6: bool) -> bool:
+    """Whether a container in a network of its own may reach a name server of the host's."""
+    if ":" not in server:
+        return not server.startswith("127.")
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, server)
+    except OSError:
+        return False  # with a zone, `fe80::1%eth0`: a link of the host's
+    return has_ipv6 and packed != socket.inet_pton(socket.AF_INET6, "::1") and not (packed[0] == 0xFE and packed[1] & 0xC0 == 0x80)
