@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from lamina.build.excerpt import excerpt
 from lamina.build.graph import needed_stages, target_stage
 from lamina.build.memo import looked_at, looked_for
-from lamina.build.progress import CACHED, DONE
+from lamina.build.progress import CACHED, DONE, FAILED
+from lamina.build.progress_live import Live
 from lamina.build.progress_plain import Plain, readable
 from lamina.build.request import BuildRequest, parse_host, parse_secret, parse_ssh
 from lamina.build.scheduler import Again, NeedStage, Readable, Scheduler, Work
@@ -197,6 +199,53 @@ def test_a_commands_output_does_nothing_to_the_terminal():
     assert readable(b"10%\r20%\r") == "20%"
     assert readable(b"\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2J") == "\x1b[31mred\x1b[0m]0;title[2J\x1b[0m"
     assert "\x07" not in readable(b"bell\x07")
+
+
+class Terminal(io.StringIO):
+    """A terminal of a size, without being one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lines: int, columns: int) -> None:
+        super().__init__()
+        monkeypatch.setattr(os, "get_terminal_size", lambda _fd: os.terminal_size((columns, lines)))
+
+    def fileno(self) -> int:
+        return 1
+
+
+def picture(text: str) -> list[str]:
+    """The last picture that was drawn, without colours and controls."""
+    last = re.split(r"\r(?:\x1b\[\d+A)?", text)[-1]
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last).splitlines()
+
+
+def test_the_live_view_fits_the_terminal_and_shows_what_is_at_work(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out = Terminal(monkeypatch, lines=8, columns=40)
+    progress = Live(out)
+    steps = [progress.step(f"[{number}/12] RUN {'long ' * 20}") for number in range(12)]
+    for step in steps[:9]:
+        step.begin()
+        step.end(DONE)
+    steps[9].begin()
+    for number in range(30):
+        steps[9].output(b"%d \x1b[2J\x1b[31mline of output that is longer than the terminal\n" % number)
+    steps[10].begin()
+    shown = picture(out.getvalue())
+    assert len(shown) <= 7
+    assert all(len(line) <= 40 for line in shown)
+    assert shown[0].startswith("[+] Building")
+    assert any("[9/12]" in line for line in shown)
+    assert any("[10/12]" in line for line in shown)
+    assert any(line.startswith(" => => # ") for line in shown)
+    steps[10].end(FAILED)
+    progress.failed(steps[10], "Dockerfile:3")
+    progress.close()
+    progress.close()
+    text = out.getvalue()
+    assert text.count("\x1b[?25h") == 1
+    assert "Dockerfile:3" in text.partition("\x1b[?25h")[2]
+    whole = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.rpartition("A")[2])
+    assert "ERROR [10/12]" in whole
 
 
 def test_an_excerpt_marks_the_lines():

@@ -49,6 +49,7 @@ def build(context: Context, request: BuildRequest, progress: Progress) -> Built:
 
     begun_ns = time.time_ns()
     request = _with_epoch(request)
+    _check_texts(request)
     machine = Platform(os="linux", architecture=_ARCHITECTURES.get(os.uname().machine, os.uname().machine))
     platform = parse_platform(request.platform, machine=machine) if request.platform else machine
     distrusted: set[Digest] = set()
@@ -192,6 +193,17 @@ def _say(step: Step, image: Image, names: Sequence[Reference]) -> None:
     step.say(f"writing image {image.id}")
     for name in names:
         step.say(f"naming to {name.canonical}")
+
+
+def _check_texts(request: BuildRequest) -> None:
+    """Refuse what couldn't be written into an image's configuration, which is JSON and so UTF-8."""
+    for what, given in (("build argument", request.build_args), ("label", request.labels)):
+        for name, value in given.items():
+            try:
+                f"{name}={value}".encode()
+            except UnicodeEncodeError:
+                shown = name.encode("utf-8", "replace").decode()
+                raise UsageError(f"the {what} '{shown}' isn't UTF-8") from None
 
 
 def _with_epoch(request: BuildRequest) -> BuildRequest:
