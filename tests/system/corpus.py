@@ -349,5 +349,6 @@ def table(all_cases: Iterable[Case]) -> str:
                 reasons.append(reason)
             cells.append(f"{'✗' if reason.startswith('can’t: ') else '≠'} {reasons.index(reason) + 1}")
         rows.append(f"| [{case.name}](../tests/system/dockerfiles/{case.name}/Dockerfile) | {' | '.join(cells)} |")
-    notes = [f"{number}. {reason.removeprefix('can’t: ')}" for number, reason in enumerate(reasons, 1)]
+    texts = [reason.removeprefix("can’t: ") for reason in reasons]
+    notes = [f"{number}. {text[:1].upper()}{text[1:]}" for number, text in enumerate(texts, 1)]
     return "\n".join([*rows, "", *notes])

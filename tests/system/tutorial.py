@@ -36,6 +36,15 @@ print(json.dumps({
     "program": sys.executable, "stdlib": sysconfig.get_path("stdlib"), "packages": sysconfig.get_path("purelib"), "maps": maps,
 }))
 """
+# What is compiled has its source's time in it. A "no" switches this option on: pip's documentation, "Boolean options".
+_PIP_CONF = """\
+[global]
+index-url = {index_url}
+disable-pip-version-check = true
+no-cache-dir = false
+[install]
+no-compile = no
+"""
 _LEFT_OUT = re.compile(
     r"(?:^|/)(?:test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|pydoc_data|site-packages|dist-packages|__pycache__|config-.*"
     r"|sitecustomize\.py|EXTERNALLY-MANAGED)(?:/|$)|\.opt-\d\.pyc$"
@@ -47,26 +56,23 @@ def python_image(place: Path, *, index_url: str) -> Path:
     program = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     said = subprocess.run([program, "-I", "-c", _LOOK], capture_output=True, text=True, check=True).stdout
     found = json.loads(said)
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    out = io.BytesIO(archives.busybox_layer("sh", "ls", "cat", "id"))
+    with tarfile.open(fileobj=out, mode="a", format=tarfile.PAX_FORMAT) as tar:
         made: set[str] = set()
         for path, source in _libraries(program, found["maps"]).items():
             _add(tar, source, path, made)
         for folder, target in ((found["stdlib"], found["stdlib"]), (_pip_dir(), f"{found['packages']}/pip")):
             _add_directory(tar, folder, target, made)
         _add_text(tar, "/usr/local/bin/pip", f"#!{program}\nfrom pip._internal.cli.main import main\n\nraise SystemExit(main())\n")
-        _add_text(
-            tar, "/etc/pip.conf", f"[global]\nindex-url = {index_url}\ndisable-pip-version-check = true\nno-cache-dir = true\n"
-        )
+        _add_text(tar, "/etc/pip.conf", _PIP_CONF.format(index_url=index_url))
         link = tarfile.TarInfo("usr/local/bin/python")
         link.type, link.linkname = tarfile.SYMTYPE, program
         tar.addfile(link)
     env = [
-        "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1", "PIP_NO_COMPILE=1",
+        "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1",
         "PIP_ROOT_USER_ACTION=ignore", "PIP_PROGRESS_BAR=off",
     ]  # fmt: skip
-    layers = [archives.busybox_layer("sh", "ls", "cat", "id"), out.getvalue()]
-    return archives.image(place, NAME, layers, Env=env, Cmd=["python"])
+    return archives.image(place, NAME, [out.getvalue()], Env=env, Cmd=["python"])
 
 
 def _libraries(program: str, mapped: list[str]) -> dict[str, str]:
