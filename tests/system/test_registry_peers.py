@@ -59,7 +59,12 @@ def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
 
 def run_there(peer: Peer, name: str, *command: str) -> str:
     return peer(
-        "run", "--rm", "--network=none", *(["--cgroups=disabled", "--ulimit=host"] if peer.name == "podman" else []), name, *command
+        "run",
+        "--rm",
+        "--network=none",
+        *(["--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"] if peer.name == "podman" else []),
+        name,
+        *command,
     )
 
 
