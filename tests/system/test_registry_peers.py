@@ -53,19 +53,24 @@ def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
         yield Peer("docker")
         return
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="p", ignore_cleanup_errors=True) as folder:  # Podman takes no long path
-        options = ("--root", f"{folder}/r", "--runroot", f"{folder}/n", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs")
+        options = (
+            "--root",
+            f"{folder}/r",
+            "--runroot",
+            f"{folder}/n",
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+        )
         yield Peer("podman", *options, tls=("--tls-verify=false",))
 
 
 def run_there(peer: Peer, name: str, *command: str) -> str:
-    return peer(
-        "run",
-        "--rm",
-        "--network=none",
-        *(["--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"] if peer.name == "podman" else []),
-        name,
-        *command,
-    )
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")  # Podman would raise those that it was started with
+    return peer("run", "--rm", "--network=none", *(limits if peer.name == "podman" else ()), name, *command)
 
 
 def test_images_come_and_go_between_engines(peer: Peer, registry: Registry, place: Place, tmp_path: Path) -> None:
