@@ -62,6 +62,7 @@ def test_a_mount_leaves_nothing_in_the_layer(lamina: Lamina, tmp_path: Path):
 FROM base AS other
 RUN echo other > /other
 FROM base
+RUN ln -s ../files /way
 RUN --mount=type=bind,target=/new/context \\
     --mount=type=bind,from=other,source=other,target=/new/other \\
     --mount=type=bind,from=other,target=/new/tree,rw \\
@@ -74,7 +75,8 @@ RUN --mount=type=bind,target=/new/context \\
     stat -c '%a %u:%g' /run/secrets/one /new/secret >> /told; ! ls /new/context/ignored; \\
     echo x > /new/tree/written; echo x > /new/folder/written; echo x > /new/cache/kept; echo x > /new/tmpfs/gone; \\
     ! touch /new/context/file && ! touch /new/other
-RUN --mount=type=cache,target=/new/cache --mount=type=tmpfs,target=/files/here ls /new/cache > /cached
+RUN --mount=type=cache,target=/new/cache --mount=type=tmpfs,target=/files/here \\
+    --mount=type=tmpfs,target=/way/there ls /new/cache > /cached
 FROM other
 RUN ls -d /written > /nothing; true
 """,

@@ -48,7 +48,7 @@ class Place:
                         )
                     if remember:  # then the directory's time isn't the container's doing either
                         os.utime(f"/proc/self/fd/{parent_fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
-                        self.made.append(path)
+                        self.made.append(self._real_path(parent_fd, parts[depth - 1]))
                 except FileExistsError:
                     raise OSError(errno.ELOOP, "a symlink that leads nowhere is in the way", "/" + path) from None
                 finally:
@@ -64,6 +64,11 @@ class Place:
                 return fd
             os.close(fd)
         raise OSError(errno.EINVAL, "the root can't be mounted on", target)
+
+    def _real_path(self, parent_fd: int, name: str) -> str:
+        """Say where in the root something was made, whatever symlinks led there."""
+        top = os.readlink(f"/proc/self/fd/{self.root_fd}").rstrip("/")
+        return f"{os.readlink(f'/proc/self/fd/{parent_fd}')[len(top) :]}/{name}".strip("/")
 
 
 class Step:
