@@ -50,17 +50,38 @@ def _volumes(root_dir: str, incomplete: str) -> Iterable[str]:
     return volume_names(root_dir)
 
 
+def _networks(root_dir: str, incomplete: str) -> Iterable[str]:
+    from lamina.store.names import network_names
+
+    return sorted({*network_names(root_dir), *_plugin_names("network", root_dir)}) + (
+        [f"container:{name}" for name in _running_names(root_dir)] if incomplete.startswith("c") else []
+    )
+
+
+def _made_networks(root_dir: str, incomplete: str) -> Iterable[str]:
+    from lamina.store.names import network_names
+
+    del incomplete
+    return network_names(root_dir)
+
+
+def _running_names(root_dir: str) -> list[str]:
+    from lamina.store.names import container_names
+
+    return container_names(root_dir, states=("running", "paused"))
+
+
+def _plugin_names(kind: str, root_dir: str) -> list[str]:
+    import os
+
+    from lamina.api.host import PluginHost
+
+    cache = os.path.join(root_dir, "plugins.json")
+    return PluginHost(cache_path=cache if os.path.exists(cache) else None).names(kind)
+
+
 def _plugins(kind: str) -> Complete:
-    def find(root_dir: str, incomplete: str) -> Iterable[str]:
-        import os
-
-        from lamina.api.host import PluginHost
-
-        del incomplete
-        cache = os.path.join(root_dir, "plugins.json")
-        return PluginHost(cache_path=cache if os.path.exists(cache) else None).names(kind)
-
-    return _completer(find)
+    return _completer(lambda root_dir, _incomplete: _plugin_names(kind, root_dir))
 
 
 complete_containers = _containers(())
@@ -70,5 +91,7 @@ complete_paused = _containers(("paused",))
 complete_images = _completer(_images)
 complete_volumes = _completer(_volumes)
 complete_drivers = _plugins("storage")
-complete_networks = _plugins("network")
+complete_networks = _completer(_networks)
+complete_made_networks = _completer(_made_networks)
+complete_network_drivers = _plugins("network")
 complete_volume_drivers = _plugins("volume")

@@ -17,13 +17,15 @@ STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", 
 
 
 CONTAINER_FILTERS = (
-    "ancestor", "before", "exited", "id", "label", "name", "network", "since", "status", "volume",
+    "ancestor", "before", "exited", "expose", "id", "label", "name", "network", "publish", "since", "status", "volume",
 )  # fmt: skip
 
 
 def select(engine: "Engine", containers: Iterable[Container], filters: Filters) -> list[Container]:
     """Give the containers that fit, in their order."""
-    tests = [_TESTS[name](engine, values) for name, values in filters.items()]
+    tests = [_TESTS[name](engine, values) for name, values in filters.items() if name not in {"expose", "publish"}]
+    if "expose" in filters or "publish" in filters:
+        tests.append(_by_port(engine, published=filters.get("publish", ()), exposed=filters.get("expose", ())))
     return [container for container in containers if all(test(container) for test in tests)]
 
 
@@ -81,8 +83,44 @@ def _by_volume(_engine: "Engine", values: Sequence[str]) -> Test:
     return fits
 
 
-def _by_network(_engine: "Engine", values: Sequence[str]) -> Test:
-    return lambda container: container.config.network in values
+def _by_network(engine: "Engine", values: Sequence[str]) -> Test:
+    """By a network's name, id or an id's beginning; what isn't the name of one, such as `container:NAME`, by itself."""
+    wanted = set(values)
+    for value in values:
+        try:
+            wanted.add(engine.networks.get(value).name)
+        except (NotFoundError, UsageError):
+            continue  # Docker: an unknown network has no containers
+    return lambda container: (
+        not wanted.isdisjoint({container.config.network, *(each.network for each in container.config.networks)})
+    )
+
+
+def _by_port(engine: "Engine", *, published: Sequence[str], exposed: Sequence[str]) -> Test:
+    """Running ones that have one of these ports on the host, or one of those of their own: `80`, `53/udp`, `8000-8010`.
+
+    Docker's rule: either will do.
+    """
+    from lamina.model.network import parse_port  # 2 ms, for those who ask for it
+
+    def keys(texts: Sequence[str], key: str) -> set[str]:
+        for text in texts:
+            if ":" in text:
+                raise UsageError(f"invalid filter '{key}={text}'", hint="give PORT, or FIRST-LAST, and perhaps /tcp or /udp")
+        return {port.key for text in texts for port in parse_port(text)}
+
+    on_host, own = keys(published, "publish"), keys(exposed, "expose")
+    in_networks = engine.context.records.in_networks()
+
+    def fits(container: Container) -> bool:
+        if not container.is_active or container.id not in in_networks:
+            return False
+        ports = engine.networks.ports(container)
+        return not on_host.isdisjoint(f"{port.host_port}/{port.protocol}" for port in ports) or not own.isdisjoint(
+            {*container.config.exposed_ports, *(port.key for port in ports)}
+        )
+
+    return fits
 
 
 def _by_ancestor(engine: "Engine", values: Sequence[str]) -> Test:

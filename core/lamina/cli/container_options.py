@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from lamina.cli.completion import complete_drivers, complete_networks
+from lamina.cli.completion import complete_drivers
+from lamina.cli.network_options import NETWORK_OPTIONS, read_network_options
 from lamina.cli.options import process_options
 from lamina.errors import ConflictError, LaminaError, UsageError
 from lamina.model.container import ContainerConfig, MountRequest, parse_env_file, parse_mount, parse_tmpfs, parse_volume
@@ -24,10 +25,7 @@ _OPTIONS = (
         "--mount", "mounts", multiple=True, metavar="type=bind|volume|tmpfs,…", help="Mount something, said in words."
     ),
     click.option("--tmpfs", "tmpfses", multiple=True, metavar="TARGET[:OPTIONS]", help="Mount an empty file system in memory."),
-    click.option(
-        "--network", "--net", "network", default="none", metavar="NAME", shell_complete=complete_networks,
-        help="The network: none, host, or a plugin's.  [none]",
-    ),
+    *NETWORK_OPTIONS,
     click.option("--hostname", "-h", default="", metavar="NAME", help="The host name.  [the container's id]"),
     click.option("--domainname", default="", metavar="NAME", help="The domain name."),
     click.option("--entrypoint", default=None, metavar="PROGRAM", help='Run this instead of the image\'s entrypoint; "" for none.'),
@@ -61,11 +59,11 @@ def container_options(function: Decorated) -> Decorated:
 
 def read_config(
     *, image: str, arguments: Sequence[str], env: Sequence[str], env_files: Sequence[str], working_dir: str, user: str, tty: bool,
-    interactive: bool, auto_remove: bool, volumes: Sequence[str], mounts: Sequence[str], tmpfses: Sequence[str], network: str,
+    interactive: bool, auto_remove: bool, volumes: Sequence[str], mounts: Sequence[str], tmpfses: Sequence[str],
     hostname: str, domainname: str, entrypoint: str | None, read_only: bool, labels: Sequence[str], label_files: Sequence[str],
-    stop_signal: str, stop_timeout_s: int | None, init: bool, storage_options: Sequence[str],
+    stop_signal: str, stop_timeout_s: int | None, init: bool, storage_options: Sequence[str], **network_options: Any,
 ) -> ContainerConfig:  # fmt: skip
-    """Read the options' texts. Raises `UsageError` for one that can't be meant."""
+    """Read the options' texts; those that aren't named are `NETWORK_OPTIONS`. Raises `UsageError` for one that can't be meant."""
     check_working_dir(working_dir)
     for value in (hostname, domainname):
         _check_host_name(value)
@@ -77,8 +75,9 @@ def read_config(
         image=image, command=tuple(arguments), entrypoint=() if entrypoint is None else (entrypoint,),
         env=read_env(env, env_files), working_dir=working_dir, user=user, hostname=hostname, domainname=domainname,
         labels=_read_labels(labels, label_files), tty=tty, open_stdin=interactive, stop_signal=stop_signal,
-        stop_timeout_s=stop_timeout_s, network=network, mounts=_read_mounts(volumes, mounts, tmpfses), read_only=read_only,
+        stop_timeout_s=stop_timeout_s, mounts=_read_mounts(volumes, mounts, tmpfses), read_only=read_only,
         auto_remove=auto_remove, init=init, storage_options=dict(_read_storage_option(text) for text in storage_options),
+        **read_network_options(hostname=hostname, **network_options),
     )  # fmt: skip
 
 

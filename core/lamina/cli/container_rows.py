@@ -42,6 +42,7 @@ def container_rows(
     """Give a row for each container; `size_of` gives its own bytes and those with its image's."""
     now_ns = time.time_ns()
     image_names = _image_names(engine)
+    in_networks = engine.context.records.in_networks()
     for container in containers:
         labels = container.config.labels
         yield {
@@ -53,12 +54,12 @@ def container_rows(
             "Status": status_text(container, now_ns=now_ns),
             "State": container.status.value,
             "Names": container.name,
-            "Ports": "",
+            "Ports": _ports(engine, container) if container.id in in_networks and container.is_active else "",
             "Mounts": _mounts(container, cuts=cuts),
             "LocalVolumes": str(len(container.volumes)),
             "Labels": ",".join(f"{name}={labels[name]}" for name in sorted(labels)),
             "Label": lambda name, labels=labels: labels.get(name, ""),
-            "Networks": container.config.network,
+            "Networks": ",".join(each.network for each in container.config.networks) or container.config.network,
             "Driver": container.driver,
             "Size": _size(*size_of(container)) if size_of is not None else "0B",
         }
@@ -117,6 +118,12 @@ def _mounts(container: Container, *, cuts: bool) -> str:
         if request.type != "tmpfs"
     ]
     return ",".join(ellipsis(name, _MOUNT_WIDTH) if cuts else name for name in names)
+
+
+def _ports(engine: "Engine", container: Container) -> str:
+    from lamina.cli.port_texts import ports_text  # with the networks, which a container without them has no need of
+
+    return ports_text(container.config.exposed_ports, engine.networks.ports(container))
 
 
 def _size(own_bytes: int, all_bytes: int) -> str:

@@ -34,6 +34,7 @@ CONTAINER_COMMANDS = {
     "logs": "show what a container has written",
     "migrate": "move containers to another storage driver",
     "pause": "freeze containers",
+    "port": "list a container's published ports",
     "ps": "list containers",
     "rename": "give a container another name",
     "restart": "stop and start containers",
@@ -106,7 +107,19 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "bootstrap": ("image_bootstrap", "make a small base image of the host's own programs"),
         },
     ),
-    "network": ("networks", {"ls": ("network_ls", "list networks")}),
+    "network": (
+        "manage networks",
+        {
+            "connect": ("network_connect", "put a container into one more network"),
+            "create": ("network_create", "create a network"),
+            "disconnect": ("network_disconnect", "take a container out of a network"),
+            "inspect": ("network_inspect", "show all that is known of networks"),
+            "ls": ("network_ls", "list networks"),
+            "prune": ("network_prune", "remove networks that no container has"),
+            "repair": ("network_repair", "make again what networks must have on this host"),
+            "rm": ("network_rm", "remove networks"),
+        },
+    ),
     "system": (
         "the whole",
         {

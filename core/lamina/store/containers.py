@@ -112,6 +112,10 @@ class ContainerRecords:
         row = self._one("id = ?", container_id)
         return _container(row) if row is not None else None
 
+    def in_networks(self) -> set[str]:
+        """The ids of the containers that have a place in a network; here, because most listings have no need of `networks.py`."""
+        return {row["container_id"] for row in self.database.connection.execute("SELECT container_id FROM endpoints")}
+
     def all(self) -> list[Container]:
         """List all that exist, the newest first."""
         rows = self.database.connection.execute(
@@ -135,6 +139,16 @@ class ContainerRecords:
         """List those that an operation has half made."""
         rows = self.database.connection.execute("SELECT * FROM containers WHERE operation = ?", (operation_id,)).fetchall()
         return [_container(row) for row in rows]
+
+    def has_endpoints(self, container_id: str) -> bool:
+        """Whether it has places in networks; asked here, so that nothing of networks is imported for one that has none."""
+        query = "SELECT 1 FROM endpoints WHERE container_id = ? LIMIT 1"
+        return self.database.connection.execute(query, (container_id,)).fetchone() is not None
+
+    def endpoints_of_operation(self, operation_id: int) -> list[str]:
+        """The ids of those places that an operation has half made or half removed."""
+        rows = self.database.connection.execute("SELECT id FROM endpoints WHERE operation = ?", (operation_id,)).fetchall()
+        return [row["id"] for row in rows]
 
     def boot_of(self, container_id: str) -> str:
         """The boot in which it was last started."""

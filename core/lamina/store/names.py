@@ -42,3 +42,9 @@ def volume_names(root_dir: str) -> list[str]:
     """List volumes' names."""
     with _reading(root_dir) as database:
         return [row[0] for row in database.execute("SELECT name FROM volumes WHERE state IN ('filling', 'ready') ORDER BY name")]
+
+
+def network_names(root_dir: str) -> list[str]:
+    """List the networks' names; drivers' own are among them once they have been used."""
+    with _reading(root_dir) as database:
+        return [row[0] for row in database.execute("SELECT name FROM networks ORDER BY name")]

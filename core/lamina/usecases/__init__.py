@@ -13,7 +13,7 @@ copy.py           cp; containerroot.py is the root that it copies from and to
 images.py         which images a command's words mean
 imagecopy.py      an image from one place to another
 volumes.py        named and anonymous volumes
-inspect.py        the documents that inspect shows
+inspect.py        the documents that inspect shows; network_documents.py has those of networks and a container's part in them
 system.py         drivers, networks, facts; disk.py counts what takes space
 recovery.py       undoing what killed commands left half made
 migrate.py        a container moves to another driver

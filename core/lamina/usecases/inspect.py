@@ -16,6 +16,8 @@ NEVER = "0001-01-01T00:00:00Z"
 
 def container_document(context: Context, volumes: Volumes, container: Container) -> dict[str, Any]:
     """A container's document."""
+    from lamina.usecases.network_documents import network_settings, port_bindings  # images and volumes have none of it
+
     config = container.config
     driver = context.layers.driver(container.driver)
     folder = context.container_dir(container.id)
@@ -56,7 +58,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             "ContainerIDFile": "",
             "LogConfig": {"Type": "json-file", "Config": {}},
             "NetworkMode": config.network,
-            "PortBindings": {},
+            "PortBindings": port_bindings(config),
             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": config.auto_remove,
             "VolumeDriver": "",
@@ -69,6 +71,11 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             "ReadonlyRootfs": config.read_only,
             "Init": config.init,
             "StorageOpt": dict(config.storage_options) or None,
+            "PublishAllPorts": config.publish_all,
+            "Dns": list(config.dns),
+            "DnsOptions": list(config.dns_options),
+            "DnsSearch": list(config.dns_search),
+            "ExtraHosts": list(config.extra_hosts) or None,
             "Tmpfs": {
                 request.target: ",".join(f"{key}={value}" if value else key for key, value in request.options.items())
                 for request in config.mounts
@@ -101,11 +108,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             "StopSignal": config.stop_signal or "SIGTERM",
             **({"StopTimeout": config.stop_timeout_s} if config.stop_timeout_s is not None else {}),
         },
-        "NetworkSettings": {
-            "SandboxKey": f"/proc/{container.pid}/ns/net" if running else "",
-            "Ports": {},
-            "Networks": {config.network: {"NetworkID": "", "IPAddress": "", "Gateway": "", "MacAddress": ""}},
-        },
+        "NetworkSettings": network_settings(context, container),
     }
 
 

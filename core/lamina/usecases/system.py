@@ -1,6 +1,5 @@
 """The system as a whole: drivers and what they can do, disk usage, facts about this machine and store."""
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -33,19 +32,6 @@ class DriverStatus:
     probe: Probe | None
     problem: str = ""
     is_default: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkStatus:
-    """A network that a container may have."""
-
-    name: str
-    driver: str
-
-    @property
-    def id(self) -> str:
-        """An id of Docker's shape, the same for ever: a network here has no state that could have one of its own."""
-        return hashlib.sha256(f"network {self.name}".encode()).hexdigest()
 
 
 class System:
@@ -107,10 +93,6 @@ class System:
     def discard_unused_layers(self) -> tuple[list[tuple[str, str]], int]:
         """Discard the unpacked image layers that no container stands on; gives driver and key of each, and the bytes freed."""
         return discard_unused_layers(self.context)
-
-    def networks(self) -> list[NetworkStatus]:
-        """List the networks: each installed network driver is one."""
-        return [NetworkStatus(name=name, driver=name) for name in self.context.host.names("network")]
 
     def info(self) -> dict[str, Any]:
         """Facts about this store and machine, under Docker's names where Docker has them."""
