@@ -86,7 +86,7 @@ def _tar(place: Path) -> bytes:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    def log_request(self, *_: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
