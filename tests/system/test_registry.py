@@ -386,7 +386,7 @@ def test_a_deleted_image_is_not_found(registry: Registry, place: Place) -> None:
             NotFoundError, match=rf"'{registry.host}/deleted:1': registry '{registry.host}' doesn't have the tag '1'"
         ):
             engine.images.pull(name)
-        with pytest.raises(NotFoundError, match=f"doesn't have a manifest {digest}"):
+        with pytest.raises(NotFoundError, match=f"doesn't have the manifest {digest}"):
             engine.images.pull(f"{registry.host}/deleted@{digest}")
     assert place.left() == []
 

@@ -256,6 +256,20 @@ def test_who_is_asked_to_wait_waits_and_asks_again(serve: Callable[..., Server],
     assert len(asked) == 3
 
 
+def test_a_manifest_that_breaks_off_is_asked_for_again(serve: Callable[..., Server], place: Place) -> None:
+    place.configure("[registries]\nattempts = 2\n")
+    asked = []
+
+    def short(request: Handler) -> None:
+        asked.append(request.path)
+        request.reply(200, MANIFEST if len(asked) == 2 else MANIFEST[:9], {"Content-Type": OCI_MANIFEST}, length=len(MANIFEST))
+        request.close_connection = True
+
+    with place.engine() as engine:
+        engine.images.pull(f"{serve(('/manifests/', short)).host}/app:1")
+    assert len(asked) == 2
+
+
 def test_who_is_asked_to_wait_for_long_says_so(serve: Callable[..., Server], place: Place) -> None:
     place.configure("[registries]\nattempts = 3\n")
     limited = ("/manifests/", lambda request: request.reply(429, headers={"Retry-After": "3600"}))

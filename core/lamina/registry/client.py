@@ -106,6 +106,27 @@ class Client:
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         raise AssertionError("there is at least one attempt")
 
+    def read(
+        self, path: str, *, scopes: tuple[str, ...], limit_bytes: int, what: str, headers: Mapping[str, str] | None = None
+    ) -> "tuple[BaseHTTPResponse, bytes]":
+        """Get something small whole. Raises what `request` does, and what makes `refusal` of another status than 200."""
+        attempts = self._access.settings.attempts
+        wait_s = FIRST_WAIT_S
+        for attempt in range(1, attempts + 1):
+            response = self.request("GET", path, scopes=scopes, headers=headers)
+            if response.status != 200:
+                raise self.refusal(response, what)
+            try:
+                return response, read_limited(response, limit_bytes, what)
+            except TransferError as error:
+                if attempt == attempts:
+                    raise self.named(error) from None
+                time.sleep(wait_s)
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+            except LaminaError as error:
+                raise self.named(error) from None
+        raise AssertionError("there is at least one attempt")
+
     def url(self, path: str) -> str:
         """Make a path of this host a whole URL, by the way that works."""
         return f"{self._endpoints[0].scheme}://{self._endpoints[0].host}{path}"
@@ -142,16 +163,23 @@ class Client:
         sent = self._auth.header(request.scopes) if is_own else ""
         for _ in range(3):
             extra = {"Authorization": sent} if sent else {}
-            response = self._followed(request, url, endpoint, {**request.headers, **extra})
+            response, answered = self._followed(request, url, endpoint, {**request.headers, **extra})
             if response.status != 401 or not is_own or hasattr(request.body, "read"):
                 return response
+            if _origin(answered) != _origin(endpoint.url):
+                return response  # where it has redirected to may name a realm of its own, and gets no account for that
             challenges = parse_challenges(response.headers.getlist("WWW-Authenticate"))
             drop(response)
             sent = self._auth.answer(challenges, request.scopes, endpoint, sent)
         raise UnauthorizedError("it asks for an account again and again", hint=f"`lamina login {self.host.name}`")
 
-    def _followed(self, request: "_Request", url: str, endpoint: Endpoint, headers: Mapping[str, str]) -> "BaseHTTPResponse":
-        """Send it, and follow redirects of what only reads. An account goes to the host that it belongs to and no further."""
+    def _followed(
+        self, request: "_Request", url: str, endpoint: Endpoint, headers: Mapping[str, str]
+    ) -> "tuple[BaseHTTPResponse, str]":
+        """Send it, and follow redirects of what only reads; gives whose answer it is, too.
+
+        An account goes to the host that it belongs to and no further.
+        """
         target = endpoint if _origin(url) == _origin(endpoint.url) else self._elsewhere(url, endpoint)
         for _ in range(MAX_REDIRECTS + 1):
             response = self._access.http.send(
@@ -159,7 +187,7 @@ class Client:
             )
             location = response.headers.get("Location", "")
             if response.status not in _REDIRECTS or request.method not in {"GET", "HEAD"}:
-                return response
+                return response, url
             drop(response)
             following = urljoin(url, location)
             if not location or urlsplit(following).scheme not in {"http", "https"} or not urlsplit(following).hostname:

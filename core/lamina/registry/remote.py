@@ -25,7 +25,7 @@ from lamina.model.image import (
 from lamina.model.reference import Reference
 from lamina.registry.client import Access, Client
 from lamina.registry.hosts import Endpoint, RegistryHost
-from lamina.registry.http import CHUNK_BYTES, BodyReader, UnreachableError, drop, read_limited
+from lamina.registry.http import CHUNK_BYTES, BodyReader, UnreachableError, drop
 from lamina.registry.transport import Document
 
 if TYPE_CHECKING:
@@ -78,11 +78,11 @@ class RegistrySource:
     def _document(self, client: Client, digest: Digest | None) -> Document:
         which = digest or self.reference.tag or "latest"
         path = f"/v2/{self.reference.path}/manifests/{quote(str(which), safe=':')}"
-        response = client.request("GET", path, scopes=self._scopes, headers={"Accept": ACCEPTED})
-        if response.status != 200:
-            raise client.refusal(response, f"a manifest {which}" if digest else f"the tag '{which}'")
+        what = f"the manifest {which}" if digest else f"the tag '{which}'"
+        response, content = client.read(
+            path, scopes=self._scopes, limit_bytes=MAX_MANIFEST_BYTES, what=what, headers={"Accept": ACCEPTED}
+        )
         with client.naming():
-            content = read_limited(response, MAX_MANIFEST_BYTES, "the manifest")
             media_type = _media_type(response, content)
             told = response.headers.get("Docker-Content-Digest", "")
             found = Digest.of(content)
@@ -153,12 +153,10 @@ class RegistrySource:
         path = f"/v2/{self.reference.path}/tags/list"
         found: list[str] = []
         for _ in range(1000):
-            response = client.request("GET", path, scopes=self._scopes)
-            if response.status != 200:
-                raise client.refusal(response, "such a repository")
+            response, content = client.read(path, scopes=self._scopes, limit_bytes=MAX_LIST_BYTES, what="a list of tags")
             with client.naming():
                 try:
-                    document = parse_document(read_limited(response, MAX_LIST_BYTES, "the list of tags"), "the list of tags")
+                    document = parse_document(content, "the list of tags")
                     tags = document.get("tags") or []
                     found += [Reference.parse(f"{self.reference.name}:{tag}").tag or "" for tag in tags]
                 except (AttributeError, TypeError, UsageError):
