@@ -10,6 +10,7 @@ from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
     from lamina.engine import Engine
+    from lamina.model.network import EndpointRequest, PortMapping
     from lamina.usecases.transfers import Pulling
 
 
@@ -37,7 +38,14 @@ class ContainersAPI:
         open_stdin: bool = False,
         stop_signal: str = "",
         stop_timeout_s: int | None = None,
-        network: str = "none",
+        network: str = "",
+        networks: Sequence["EndpointRequest"] = (),
+        ports: Sequence["PortMapping"] = (),
+        publish_all: bool = False,
+        extra_hosts: Sequence[str] = (),
+        dns: Sequence[str] = (),
+        dns_search: Sequence[str] = (),
+        dns_options: Sequence[str] = (),
         mounts: Sequence[MountRequest] = (),
         read_only: bool = False,
         auto_remove: bool = False,
@@ -48,7 +56,8 @@ class ContainersAPI:
         """Create a container; it is started with `start`.
 
         `image` is a name or an id, `command` the words after it, `driver` the storage driver's name; `pull` says when the image is
-        pulled: `missing`, `always` or `never`, else as the settings say. The rest is what `create` on the command line takes.
+        pulled: `missing`, `always` or `never`, else as the settings say. `network` is a network's name, the settings' default if it
+        is left out; `networks` are several, or one of which more is asked. The rest is what `create` on the command line takes.
 
         Raises `NotFoundError`, `ConflictError`, `UsageError`, `NotUsableError`; nothing is left behind.
         """
@@ -67,6 +76,13 @@ class ContainersAPI:
             stop_signal=stop_signal,
             stop_timeout_s=stop_timeout_s,
             network=network,
+            networks=tuple(networks),
+            ports=tuple(ports),
+            publish_all=publish_all,
+            extra_hosts=tuple(extra_hosts),
+            dns=tuple(dns),
+            dns_search=tuple(dns_search),
+            dns_options=tuple(dns_options),
             mounts=tuple(mounts),
             read_only=read_only,
             auto_remove=auto_remove,

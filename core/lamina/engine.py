@@ -12,6 +12,7 @@ All state is on disk: two engines on one root directory, in one process or in se
 
     engine.containers   `ContainersAPI`: create, run, get, all, prune
     engine.images       `ImagesAPI`: pull, push, bootstrap, load, save, import, tag, remove, all, history, prune
+    engine.networks     `lamina.usecases.networks.Networks`: create, get, all, remove, connect, disconnect, ports, prune, repair
     engine.volumes      `lamina.usecases.volumes.Volumes`: create, find, all, remove, prune
     engine.system       `lamina.usecases.system.System`: info, disk usage, drivers
 """
@@ -19,6 +20,7 @@ All state is on disk: two engines on one root directory, in one process or in se
 import os
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -39,6 +41,7 @@ from lamina.usecases.volumes import Volumes
 
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
     from lamina.usecases.adopt import Adopted, Wishes
+    from lamina.usecases.networks import Networks
 
 Progress = Callable[[int], None]
 
@@ -62,6 +65,7 @@ class Engine:
             chosen_driver=settings.storage_driver,
             warn=warn,
             pull_policy=settings.pull,
+            default_network=settings.network,
         )
         self.volumes = Volumes(self.context)
         self.creation = Creation(self.context, self.volumes)
@@ -74,6 +78,13 @@ class Engine:
         self.system = System(self.context, self.volumes, self.content)
         self.recovery = Recovery(self.context, self.creation, self.starter, self.control, self.volumes)
         self.recovery.recover()
+
+    @cached_property
+    def networks(self) -> "Networks":
+        """The networks; imported by the first who asks (`none` and `host` need nothing of it)."""
+        from lamina.usecases.networks import Networks
+
+        return Networks(self.context)
 
     def close(self) -> None:
         """Let go of the database; the engine can't be used any more."""

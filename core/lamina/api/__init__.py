@@ -2,6 +2,7 @@
 
 hookspecs.py   every hook, with its contract
 types.py       the values that go in and come out
+networks.py    those of network drivers that make links
 host.py        finds plugins, checks them, and calls the hooks of the chosen one
 drivers.py     the same calls with types, for the engine
 copytree.py    a tree copied with all that belongs to it, for drivers

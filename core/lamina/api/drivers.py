@@ -7,12 +7,15 @@ answer of the wrong type, become a `PluginError` that names the plugin and the h
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.api.host import PluginHost
 from lamina.api.types import Attachment, Capabilities, Change, LayerReader, NetworkNamespace, Probe, Trees, Usage, View, VolumeSpec
 from lamina.errors import LaminaError, PluginError
 from lamina.model.mount import Mount, MountFlag
+
+if TYPE_CHECKING:
+    from lamina.api.networks import EndpointSpec, NetworkSetup, NetworkSpec
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,15 +180,52 @@ class NetworkDriver(_Driver):
 
     kind: str = "network"
 
-    def attach(self, container_id: str, options: Mapping[str, str]) -> Attachment:
+    @property
+    def makes_networks(self) -> bool:
+        """Whether it has `network_check`, and so may have networks that users make."""
+        return hasattr(self.plugin, "network_check")
+
+    def check(self, network: "NetworkSpec", host_networks: Sequence[str]) -> "NetworkSpec | None":
+        """`network_check`."""
+        if not self.makes_networks:
+            return None
+        from lamina.api.networks import NetworkSpec
+
+        checked: NetworkSpec | None = self._call(
+            "network_check", (NetworkSpec, type(None)), network=network, host_networks=tuple(host_networks)
+        )
+        if checked is not None:
+            self._check("network_check", checked, checked.id == network.id and checked.name == network.name)
+        return checked
+
+    def setup(self, network: "NetworkSpec") -> "NetworkSetup":
+        """`network_setup`."""
+        from lamina.api.networks import NetworkSetup
+
+        return self._call("network_setup", (NetworkSetup, type(None)), network=network) or NetworkSetup()
+
+    def attach(
+        self,
+        container_id: str,
+        options: Mapping[str, str],
+        network: "NetworkSpec | None" = None,
+        endpoint: "EndpointSpec | None" = None,
+    ) -> Attachment:
         """`network_attach`."""
-        attachment: Attachment = self._call("network_attach", Attachment, container_id=container_id, options=options)
-        self._check("network_attach", attachment, isinstance(attachment.namespace, NetworkNamespace))
+        attachment: Attachment = self._call(
+            "network_attach", Attachment, container_id=container_id, options=options, network=network, endpoint=endpoint
+        )
+        self._check(
+            "network_attach",
+            attachment,
+            isinstance(attachment.namespace, NetworkNamespace)
+            and (not attachment.links or (endpoint is not None and attachment.namespace is NetworkNamespace.NEW)),
+        )
         return attachment
 
-    def detach(self, container_id: str, options: Mapping[str, str]) -> None:
+    def detach(self, container_id: str, options: Mapping[str, str], network: "NetworkSpec | None" = None) -> None:
         """`network_detach`."""
-        self._call("network_detach", (bool, type(None)), container_id=container_id, options=options)
+        self._call("network_detach", (bool, type(None)), container_id=container_id, options=options, network=network)
 
 
 @dataclass(slots=True, kw_only=True)

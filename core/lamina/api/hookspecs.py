@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from lamina.api.networks import EndpointSpec, NetworkSetup, NetworkSpec
     from lamina.api.types import (
         Attachment,
         Change,
@@ -166,13 +167,44 @@ def storage_explain(home: str) -> Mapping[str, str]:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def network_attach(container_id: str, options: Mapping[str, str]) -> "Attachment":  # type: ignore[empty-body]
-    """Say which network namespace a container that is about to start gets, and what to do in it. Required for a network."""
+def network_check(network: "NetworkSpec", host_networks: Sequence[str]) -> "NetworkSpec | None":
+    """Check the options of a network that is about to be made, and return it with your defaults filled in. Optional.
+
+    A driver that has this hook makes networks: `network create --driver NAME`, any number of them, each kept by the engine with
+    its id. Without it, or with None as the answer, the driver has exactly one network, of its own name (`host`, `none`).
+    `host_networks` are the subnets that the host's links and routes have now. Raise `UsageError` for an option that you don't know,
+    `ConflictError` for a subnet that can't be. Changes nothing; may be called at any time.
+    """
 
 
 @hookspec(firstresult=True)
-def network_detach(container_id: str, options: Mapping[str, str]) -> bool | None:
-    """Give back what `network_attach` took. Called once the container has ended; perhaps twice, perhaps without an attach."""
+def network_setup(network: "NetworkSpec") -> "NetworkSetup | None":
+    """Say what the host must have while the network is used: a bridge, settings, rules. Default: nothing.
+
+    The engine makes it before the first container is attached, makes what is missing before each other one and at
+    `network repair`, and takes links, chains and sets away after the last. Pure: the same answer each time. Raise `NotUsableError`
+    if it can't be here.
+    """
+
+
+@hookspec(firstresult=True)
+def network_attach(  # type: ignore[empty-body]
+    container_id: str, options: Mapping[str, str], network: "NetworkSpec | None", endpoint: "EndpointSpec | None"
+) -> "Attachment":
+    """Say which network namespace a container that is about to start gets, and what to do in it. Required for a network.
+
+    For a network that was made, `network` and `endpoint` say what the engine has chosen, and the answer is a new namespace with
+    links, and elements of the network's sets for published ports; called as well when a running container is connected. For a
+    driver's own network both are None. `options` are the endpoint's (`driver-opt`).
+    """
+
+
+@hookspec(firstresult=True)
+def network_detach(container_id: str, options: Mapping[str, str], network: "NetworkSpec | None") -> bool | None:
+    """Give back what `network_attach` took. Called once the container has ended; perhaps twice, perhaps without an attach.
+
+    Links, elements and addresses that were told to the engine it takes away by itself.
+    """
 
 
 @hookspec(firstresult=True)

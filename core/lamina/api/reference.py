@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from lamina.api import hookspecs, types
+from lamina.api import hookspecs, networks, types
 from lamina.api.host import REQUIRED
-from lamina.model import mount
+from lamina.model import mount, network
 
 KINDS = {
     "storage": "Storage drivers",
@@ -27,7 +27,8 @@ def reference() -> str:
     lines = [
         "# Reference",
         "",
-        "Made from `api/hookspecs.py`, `api/types.py` and `model/mount.py` by `python -m lamina.api.reference`: don't edit it.",
+        "Made from `api/hookspecs.py`, `api/types.py`, `api/networks.py`, `model/network.py` and `model/mount.py` by",
+        "`python -m lamina.api.reference`: don't edit it.",
         f"It is version {types.API_VERSION} of the contract; [how it may grow](versions.md).",
         "",
         *_prose(inspect.getdoc(hookspecs) or "", code_language="python"),
@@ -39,7 +40,7 @@ def reference() -> str:
             if function.name.split("_")[0] == kind:
                 lines += ["", *_hook(function)]
     lines += ["", "## Types"]
-    for module in (types, mount):
+    for module in (types, networks, network, mount):
         for node in _parsed(module).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 lines += ["", *_type(node, module)]

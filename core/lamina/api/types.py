@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from lamina.model.mount import Mount
+
+if TYPE_CHECKING:
+    from lamina.api.networks import ContainerLink, Forwarding
+    from lamina.linux.nftables import Element, Set
 
 API_VERSION = 1
 """The contract's version. A plugin states the one that it was written for as its attribute `api_version`."""
@@ -218,6 +222,12 @@ class Attachment:
     """With `JOIN`: the namespace to enter, such as `/proc/PID/ns/net`."""
     loopback: bool = True
     """Bring `lo` up in a new namespace."""
+    links: "tuple[ContainerLink, ...]" = ()
+    """With `NEW`: the links that the container gets, made once its namespace is there and before its command runs."""
+    elements: "tuple[tuple[Set, Element], ...]" = ()
+    """Elements of sets and maps of the network's set-up, such as published ports, with the container's id as their comment."""
+    forwardings: "tuple[Forwarding, ...]" = ()
+    """Published ports for which a process carries the bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,10 @@ class Fallback:
         return True
 
     @hookimpl(trylast=True)
+    def network_setup(self) -> None:
+        return None
+
+    @hookimpl(trylast=True)
     def network_detach(self) -> bool:
         return True
 

@@ -81,7 +81,7 @@ class ContainerConfig:
     exposed_ports: tuple[str, ...] = ()
     image_volumes: tuple[str, ...] = ()
     network: str = ""
-    """`none`, `host`, `container:NAME`, or the name of the first network; "" is for the settings' default, until it is created."""
+    """`none`, `host`, `container:NAME`, or the first network. "": the settings' default to create it; later, that none is left."""
     networks: "tuple[EndpointRequest, ...]" = ()
     """Every network and what was asked of it, `network` first; empty if that is the only one and nothing was asked."""
     ports: "tuple[PortMapping, ...]" = ()
@@ -105,10 +105,10 @@ class ContainerConfig:
 
     @property
     def requests(self) -> "tuple[EndpointRequest, ...]":
-        """What is asked of each network, one at least; none for `container:NAME`."""
+        """What is asked of each network; nothing for `container:NAME`, and when it has been disconnected from the last one."""
         from lamina.model.network import JOIN_PREFIX, EndpointRequest  # 2 ms, for those who have a network that needs it
 
-        if self.network.startswith(JOIN_PREFIX):
+        if not self.network or self.network.startswith(JOIN_PREFIX):
             return ()
         return self.networks or (EndpointRequest(network=self.network),)
 

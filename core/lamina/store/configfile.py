@@ -10,7 +10,7 @@ from typing import Any
 from lamina.errors import UsageError
 
 CONFIG_PATH = "/etc/lamina/config.toml"
-TEXTS = frozenset({"root", "run-dir", "storage-driver", "pull"})
+TEXTS = frozenset({"root", "run-dir", "storage-driver", "pull", "network"})
 TABLES = frozenset({"registries"})
 
 

@@ -109,6 +109,58 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (operation, driver, key)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE networks (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        driver TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        internal INTEGER NOT NULL,
+        ipv6 INTEGER NOT NULL,
+        document TEXT NOT NULL             -- options and labels, JSON
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE network_subnets (
+        network TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        subnet TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        ip_range TEXT NOT NULL,
+        last TEXT NOT NULL DEFAULT '',     -- the address that was given out last
+        PRIMARY KEY (network, place)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE endpoints (               -- a running container's place in a network, from before it is made until it is gone
+        id TEXT PRIMARY KEY,
+        network TEXT NOT NULL,
+        container_id TEXT NOT NULL,
+        interface TEXT NOT NULL,
+        mac TEXT NOT NULL,
+        addresses TEXT NOT NULL,           -- with prefixes, JSON list
+        aliases TEXT NOT NULL,             -- JSON list
+        forwarder INTEGER NOT NULL DEFAULT 0,     -- the process that carries bytes where the kernel can't
+        forwarder_started INTEGER,
+        operation INTEGER,
+        UNIQUE (container_id, network),
+        UNIQUE (container_id, interface)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX endpoints_by_network ON endpoints (network);
+    CREATE INDEX endpoints_by_operation ON endpoints (operation) WHERE operation IS NOT NULL;
+    CREATE TABLE network_addresses (       -- who has which address: nobody the same as another
+        network TEXT NOT NULL,
+        address TEXT NOT NULL,
+        endpoint TEXT NOT NULL,
+        PRIMARY KEY (network, address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX network_addresses_by_endpoint ON network_addresses (endpoint);
+    CREATE TABLE published_ports (
+        protocol TEXT NOT NULL,
+        host_port INTEGER NOT NULL,
+        host_ip TEXT NOT NULL,             -- '' for every address
+        endpoint TEXT NOT NULL,
+        container_port INTEGER NOT NULL,
+        PRIMARY KEY (protocol, host_port, host_ip)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX published_ports_by_endpoint ON published_ports (endpoint);
+    """,
 )
 """The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
 

@@ -12,6 +12,7 @@ content.py        diff, commit, export
 copy.py           cp; containerroot.py is the root that it copies from and to
 images.py         which images a command's words mean
 imagecopy.py      an image from one place to another
+networks.py       networks as users know them; networking.py attaches containers to them and releases them
 volumes.py        named and anonymous volumes
 inspect.py        the documents that inspect shows; network_documents.py has those of networks and a container's part in them
 system.py         drivers, networks, facts; disk.py counts what takes space

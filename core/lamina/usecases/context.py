@@ -38,12 +38,21 @@ class Context:
     records: ContainerRecords
     pull_policy: str = "missing"
     """When `run` and `create` pull an image: `missing`, `always` or `never`."""
+    default_network: str = "none"
+    """The network of a container for which none is named."""
     children: set[int] = field(default_factory=set)
     """Monitors that this process has forked and must reap."""
 
     @classmethod
     def open(
-        cls, *, root_dir: str, run_dir: str, chosen_driver: str, warn: Callable[[str], None], pull_policy: str = "missing"
+        cls,
+        *,
+        root_dir: str,
+        run_dir: str,
+        chosen_driver: str,
+        warn: Callable[[str], None],
+        pull_policy: str = "missing",
+        default_network: str = "none",
     ) -> "Context":
         """Open a root directory, made if it isn't there. Raises `LaminaError` if that can't be."""
         for path in (root_dir, run_dir):
@@ -78,6 +87,7 @@ class Context:
             layers=LayerStore.open(root_dir=root_dir, run_dir=run_dir, database=database, host=host),
             records=ContainerRecords(database=database),
             pull_policy=pull_policy,
+            default_network=default_network,
         )
 
     @property
@@ -114,6 +124,13 @@ class Context:
     def network(self, name: str) -> NetworkDriver:
         """Give the network driver of that name."""
         return NetworkDriver(host=self.host, asked_name=name)
+
+    def plain_network(self, name: str) -> NetworkDriver | None:
+        """Give the driver whose own network has that name, if it is one that makes no networks (`none`, `host`)."""
+        if name not in self.host.names("network"):
+            return None
+        driver = self.network(name)
+        return None if driver.makes_networks else driver
 
     def volume_driver(self, name: str) -> VolumeDriver:
         """Give the volume driver of that name, with its folder."""

@@ -126,6 +126,8 @@ class Control:
             if taken is not None:
                 raise ConflictError(f"the container name '{name}' is already in use by container '{taken['id'][:12]}'")
             self.context.records.set_state(tx, container.id, name=name)
+        if self.context.records.has_endpoints(container.id):
+            self.starter.networking.renamed(self.starter.refreshed(container))
 
     def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Delete a container: its layer, its log, its record; with `volumes` its anonymous volumes too.

@@ -17,6 +17,7 @@ from lamina.store.images import Image
 from lamina.store.layers import LayerGoneError, check_depth
 from lamina.store.operations import Operation
 from lamina.usecases.context import Context
+from lamina.usecases.start import JOIN_PREFIX
 from lamina.usecases.volumes import Volumes
 
 
@@ -38,7 +39,7 @@ class Creation:
         image = context.images.resolve(config.image)
         with self._image_there(config.image):
             image_config = context.images.config(image)
-        config = merge_image_defaults(config, image_config)
+        config = self._with_network(merge_image_defaults(config, image_config))
         if not config.arguments:
             raise UsageError("no command specified", hint="the image has none; give one after its name")
         self._check(config)
@@ -170,7 +171,52 @@ class Creation:
                 raise NotFoundError(
                     f"the volume's source '{request.source}' doesn't exist", hint="create it first, or correct the path"
                 )
-        self.context.network(config.network)
+        self._check_network(config)
+
+    def _with_network(self, config: ContainerConfig) -> ContainerConfig:
+        """Fill in the default network, and of a joined container its whole id and its host name."""
+        context = self.context
+        if config.networks and not config.networks[0].network:
+            first = replace(config.networks[0], network=context.default_network)
+            config = replace(config, networks=(first, *config.networks[1:]))
+        name = config.networks[0].network if config.networks else config.network or context.default_network
+        if name.startswith(JOIN_PREFIX):
+            joined = context.records.find(name.removeprefix(JOIN_PREFIX))
+            if config.hostname or config.domainname:
+                raise UsageError(
+                    "a container that joins another one's network has that one's host name", hint="leave --hostname out"
+                )
+            name = f"{JOIN_PREFIX}{joined.id}"
+            config = replace(
+                config, hostname=joined.config.hostname or joined.short_id, domainname=joined.config.domainname,
+                networks=tuple(replace(each, network=name) if not place else each for place, each in enumerate(config.networks)),
+            )  # fmt: skip
+        return replace(config, network=name)
+
+    def _check_network(self, config: ContainerConfig) -> None:
+        """Refuse what a network can't do; anything of networks is imported only for one that the engine has a part in."""
+        name = config.network
+        is_joining = name.startswith(JOIN_PREFIX)
+        if not is_joining and self.context.plain_network(name) is None:
+            from lamina.usecases.networking import Networking
+
+            Networking(self.context).check(config)
+            return
+        said = "container:NAME" if is_joining else name
+        if len(config.networks) > 1:
+            raise UsageError(f"network '{said}' can't be combined with others")
+        if config.networks:
+            asked = config.networks[0]
+            if asked.aliases or asked.ipv4 or asked.ipv6 or asked.mac or asked.options:
+                raise UsageError(f"network '{said}' gives a container no address, MAC address, alias or option of its own")
+        if is_joining and (config.ports or config.publish_all):
+            raise UsageError("a container that joins another one's network publishes no ports", hint="publish them on that one")
+        if is_joining and (config.extra_hosts or config.dns or config.dns_search or config.dns_options):
+            raise UsageError(
+                "a container that joins another one's network has that one's names", hint="say --dns and --add-host there"
+            )
+        if config.ports or config.publish_all:
+            self.context.warn(f"network '{said}' publishes no ports: those asked for are left out")
 
     def _fill_volumes(self, container: Container, storage: StorageDriver) -> None:
         wanted = {target: self.volumes.find(name) for target, name in container.volumes.items()}

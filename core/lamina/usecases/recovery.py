@@ -90,6 +90,8 @@ class Recovery:
                     self.creation.undo(container)
                 else:
                     self.starter.undo_start(container)
+            for endpoint_id in context.records.endpoints_of_operation(operation_id):
+                self.starter.networking.release_endpoint(endpoint_id)
             rows = context.database.connection.execute(
                 "SELECT driver, key FROM layers WHERE operation = ? AND state != 'sealed'", (operation_id,)
             ).fetchall()

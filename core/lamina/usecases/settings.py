@@ -1,8 +1,8 @@
-"""Settings: where the store is and which storage driver is the default, by flag, environment, or configuration file.
+"""Settings: where the store is and which storage driver and network are the default, by flag, environment, or configuration file.
 
-The order is flag, environment (`LAMINA_ROOT`, `LAMINA_RUN_DIR`, `LAMINA_STORAGE_DRIVER`, `LAMINA_PULL`), the file
-(`/etc/lamina/config.toml`, or what `LAMINA_CONFIG` names), built in. With no driver named anywhere the store remembers the best
-that worked when it was made.
+The order is flag, environment (`LAMINA_ROOT`, `LAMINA_RUN_DIR`, `LAMINA_STORAGE_DRIVER`, `LAMINA_PULL`, `LAMINA_NETWORK`), the
+file (`/etc/lamina/config.toml`, or what `LAMINA_CONFIG` names), built in. With no driver named anywhere the store remembers the
+best that worked when it was made.
 """
 
 import os
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a build from the cache reads the settings and no more
 DEFAULT_ROOT_DIR = "/var/lib/lamina"
 DEFAULT_RUN_DIR = "/run/lamina"
 PULL_POLICIES = ("missing", "always", "never")
+DEFAULT_NETWORK = "bridge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class Settings:
     storage_driver: str
     pull: str = "missing"
     """When `run` and `create` pull an image."""
+    network: str = DEFAULT_NETWORK
+    """The network of a container for which none is named."""
 
 
 def read_settings(
@@ -48,7 +51,10 @@ def read_settings(
         raise UsageError(
             f"'{pull}' doesn't say when to pull", hint=f"LAMINA_PULL and the setting 'pull' are {', '.join(PULL_POLICIES)}"
         )
-    return Settings(root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull)
+    network = environment.get("LAMINA_NETWORK", "") or file.get("network", "") or DEFAULT_NETWORK
+    return Settings(
+        root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull, network=network
+    )
 
 
 def choose_driver(root_dir: str, host: "PluginHost", layers: "LayerStore") -> str:

@@ -5,8 +5,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from lamina.api.drivers import StorageDriver
+from lamina.api.types import Attachment, NetworkNamespace
 from lamina.errors import LaminaError, NotFoundError, PluginError, StartError, StateError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
@@ -22,6 +25,10 @@ from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
 from lamina.usecases.volumes import Volumes
 
+if TYPE_CHECKING:
+    from lamina.usecases.networking import Networking, Preparation
+
+JOIN_PREFIX = "container:"  # as in `model/network.py`, which a container that joins nobody doesn't import
 LOST_EXIT_CODE = 255
 """Recorded when nobody was left to see how a container ended."""
 
@@ -32,6 +39,13 @@ class Starter:
     def __init__(self, context: Context, volumes: Volumes) -> None:
         self.context = context
         self.volumes = volumes
+
+    @cached_property
+    def networking(self) -> "Networking":
+        """What attaches containers to networks; imported only for those that have some."""
+        from lamina.usecases.networking import Networking
+
+        return Networking(self.context)
 
     def start(
         self,
@@ -72,22 +86,63 @@ class Starter:
 
     def plan(self, container: Container) -> list[Step]:
         """Say every step that a start of this container takes in its first process."""
+        joined = self.joined(container)
+        driver = None if joined else self.context.plain_network(container.config.network)
+        if driver is not None:
+            return self._plan(container, driver.attach(container.id, {}), joined)
+        return self._plan(container, _joining(joined) if joined else Attachment(namespace=NetworkNamespace.NEW), joined)
+
+    def joined(self, container: Container) -> Container | None:
+        """The container whose network namespace and names this one shares, if it was told to. Raises `NotFoundError`."""
+        if not container.config.network.startswith(JOIN_PREFIX):
+            return None
+        return self.context.records.find(container.config.network.removeprefix(JOIN_PREFIX))
+
+    def _plan(self, container: Container, attachment: Attachment, joined: Container | None) -> list[Step]:
         storage = self.context.layers.driver(container.driver)
         view = storage.mounts(container.id, container.parents, readonly=False)
-        attachment = self.context.network(container.config.network).attach(container.id, {})
         return plan(
             root=view.root,
             config=container.config,
             container_id=container.id,
             attachment=attachment,
             mounts=self._planned_mounts(container),
-            files=self._files(container),
+            files=self._files(joined or container),
         )
 
     def _launch(self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int]) -> Launch:
         context = self.context
         config = container.config
-        self._write_files(container)
+        joined = self.joined(container)
+        if joined is not None and not self._runs(joined):
+            raise StateError(
+                f"container '{joined.name}', whose network is to be joined, is not running", hint=f"`lamina start {joined.name}`"
+            )
+        driver = None if joined else context.plain_network(config.network)
+        prepared: Preparation | None = None
+        if driver is not None:
+            attachment = driver.attach(container.id, {})
+            self._write_files(container)
+        elif joined is not None:
+            attachment = _joining(joined)
+        else:
+            prepared = self.networking.prepare(container)
+            attachment = prepared.attachment
+        try:
+            return self._launch_attached(
+                container, storage, operation, terminal_size, steps=self._plan(container, attachment, joined), prepared=prepared,
+                joined=joined,
+            )  # fmt: skip
+        finally:
+            if prepared is not None:
+                prepared.held.close()
+
+    def _launch_attached(
+        self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int], *,
+        steps: list[Step], prepared: "Preparation | None", joined: Container | None,
+    ) -> Launch:  # fmt: skip
+        context = self.context
+        config = container.config
         remove_tree(context.exit_path(container.id))
         os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
         for request in config.mounts:
@@ -97,7 +152,7 @@ class Starter:
                 )
         context.layers.mount(storage, container.id, container.parents)
         monitor_plan = MonitorPlan(
-            steps=self.plan(container),
+            steps=steps,
             tty=config.tty,
             open_stdin=config.open_stdin,
             log_path=context.log_path(container.id),
@@ -110,6 +165,10 @@ class Starter:
         context.children.add(launched.monitor_pid)
         try:
             launched.wait_ready()
+            if prepared is not None:
+                self.networking.carry_out(prepared, container, launched.pid)
+            if joined is not None and not self._runs(joined):  # else the namespace may be of whoever got its pid
+                raise StateError(f"container '{joined.name}', whose network is to be joined, has just ended")
             with context.database.transaction() as tx:
                 made = tuple(dict.fromkeys((*container.made_mountpoints, *launched.made_mountpoints)))
                 if made != container.made_mountpoints:
@@ -144,7 +203,10 @@ class Starter:
         """Give the network back, unmount, and forget the socket: the end of every start, whole or not."""
         context = self.context
         try:
-            context.network(container.config.network).detach(container.id, {})
+            if context.records.has_endpoints(container.id):
+                self.networking.release(container.id)
+            elif (driver := context.plain_network(container.config.network)) is not None:
+                driver.detach(container.id, {})
         except (NotFoundError, PluginError) as broken:  # what it holds can't be given back, but the container has ended
             context.warn(broken.message)
         storage = context.layers.driver(container.driver)
@@ -265,16 +327,34 @@ class Starter:
         folder = self.context.container_dir(container.id)
         return [(os.path.join(folder, name), f"/etc/{name}") for name in ("hostname", "hosts", "resolv.conf")]
 
+    def _runs(self, container: Container) -> bool:
+        return container.is_active and process.is_alive(container.pid, container.pid_started)
+
     def _write_files(self, container: Container) -> None:
+        """Write the files of a container whose network the engine has no part in, those that aren't there yet."""
+        config = container.config
+        hosts = resolv_conf = ""
+        if config.extra_hosts or config.dns or config.dns_search or config.dns_options:
+            from lamina.network.names import extra_lines, resolvers
+
+            hosts = "".join(f"{line}\n" for line in extra_lines(config.extra_hosts, ()))
+            if config.dns or config.dns_search or config.dns_options:
+                resolv_conf, _ = resolvers(config, has_ipv6=True)
         write_files(
             self.context.container_dir(container.id),
-            hostname=container.config.hostname or container.short_id,
-            domainname=container.config.domainname,
+            hostname=config.hostname or container.short_id,
+            domainname=config.domainname,
+            more_hosts=hosts,
+            resolv_conf=resolv_conf,
         )
 
 
-def write_files(folder: str, *, hostname: str, domainname: str = "", more_hosts: str = "") -> None:
-    """Write a container's hosts, hostname and resolv.conf, those that aren't there yet."""
+def _joining(joined: Container) -> Attachment:
+    return Attachment(namespace=NetworkNamespace.JOIN, path=f"/proc/{joined.pid}/ns/net")
+
+
+def write_files(folder: str, *, hostname: str, domainname: str = "", more_hosts: str = "", resolv_conf: str = "") -> None:
+    """Write a container's hosts, hostname and resolv.conf, those that aren't there yet; the last is the host's if none is given."""
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     for name, text in (("hostname", hostname + "\n"), ("hosts", f"{hosts}127.0.1.1\t{names}\n{more_hosts}")):
@@ -284,11 +364,13 @@ def write_files(folder: str, *, hostname: str, domainname: str = "", more_hosts:
                 file.write(text)
     path = os.path.join(folder, "resolv.conf")
     if not os.path.exists(path):
+        text = resolv_conf
         try:
-            with open("/etc/resolv.conf", encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read()
+            if not text:
+                with open("/etc/resolv.conf", encoding="utf-8", errors="surrogateescape") as file:
+                    text = file.read()
         except OSError:
-            text = ""  # the host has none
+            pass  # the host has none
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
 
