@@ -69,7 +69,7 @@ def read_network_options(
 def _read_networks(texts: Sequence[str], first: Mapping[str, Any]) -> "tuple[str, tuple[EndpointRequest, ...]]":
     """The first network's name, and all of them if there is more to say than that; `first` are the options about the first."""
     if len(texts) <= 1 and not any("=" in text or not text for text in texts) and not any(first.values()):
-        return (texts[0] if texts else "none"), ()
+        return (texts[0] if texts else ""), ()
     from lamina.model.network import EndpointRequest, check_request, parse_network_option
 
     requests = [parse_network_option(text) for text in texts] or [EndpointRequest(network="")]

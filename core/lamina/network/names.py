@@ -28,11 +28,31 @@ LOOPBACK_LINES = (
     "ff02::2\tip6-allrouters",
 )
 """Docker's (moby: libnetwork/etchosts)."""
-BEGIN = "# containers in the same networks, by lamina: written anew when one starts or stops"
-END = "# end of the containers in the same networks"
+BEGIN = "# by lamina, written anew when a container in the same network starts or stops:"
+END = "# by lamina, end"
 HOST_RESOLVERS = "/etc/resolv.conf"
 SYSTEMD_RESOLVERS = "/run/systemd/resolve/resolv.conf"
 """The real ones behind systemd-resolved's 127.0.0.53 (systemd-resolved(8))."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A member of a network."""
+
+    network: Network
+    endpoint: Endpoint
+    container: Container
+
+    def names(self, *, is_itself: bool) -> list[str]:
+        """What it is called there; the first is its address's name, and for itself that is its host name."""
+        config = self.container.config
+        hostname = config.hostname or self.container.short_id
+        full = [f"{hostname}.{config.domainname}"] if config.domainname else []
+        names = [*full, hostname] if is_itself else []
+        if not self.network.is_predefined:
+            name = self.container.name
+            names += [name, *self.endpoint.aliases, *full, hostname, self.container.short_id, f"{name}.{self.network.name}"]
+        return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +74,12 @@ class Names:
         config = container.config
         endpoints = [(self.networks.by_id(each.network_id), each) for each in self.networks.endpoints_of(container.id)]
         hostname = config.hostname or container.short_id
-        own = [address.partition("/")[0] for _, endpoint in endpoints for address in endpoint.addresses]
+        has_ipv6 = any(":" in address for _, endpoint in endpoints for address in endpoint.addresses)
         gateways = [subnet.gateway for subnet in endpoints[0][0].subnets if subnet.gateway] if endpoints else []
         lines = [*LOOPBACK_LINES, *extra_lines(config.extra_hosts, gateways)]
-        lines += [f"{address}\t{_with_domain(hostname, config.domainname)}" for address in own]
         with locked(self.run_dir, "names"):
-            block = self._block(endpoints)
-            self._put(container.id, "hosts", "\n".join([*lines, *block]) + "\n")
+            self._put(container.id, "hosts", "\n".join([*lines, *self._block(container.id, {})]) + "\n")
         self._put(container.id, "hostname", hostname + "\n")
-        has_ipv6 = any(":" in each for each in own)
         text, lacks = resolvers(config, has_ipv6=has_ipv6)
         if lacks:
             self.warn(
@@ -75,39 +92,49 @@ class Names:
         if network.is_predefined:
             return
         with locked(self.run_dir, "names"):
+            known: dict[str, list[Known]] = {}
             for endpoint in self.networks.endpoints_in(network.id):
-                others = [
-                    (self.networks.by_id(each.network_id), each) for each in self.networks.endpoints_of(endpoint.container_id)
-                ]
-                path = os.path.join(self.folder_of(endpoint.container_id), "hosts")
-                with contextlib.suppress(FileNotFoundError):  # it is just being removed, or hasn't been written yet
-                    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                        text = file.read()
-                    new = with_block(text, self._block(others))
-                    if new != text:
-                        overwrite(path, new)
+                self._rewrite(endpoint.container_id, known)
+
+    def refresh_own(self, container: Container) -> None:
+        """Write anew what a running container knows, whose own networks have changed."""
+        with locked(self.run_dir, "names"):
+            self._rewrite(container.id, {})
 
     def renamed(self, container: Container) -> None:
         """Tell the others of a running container's new name."""
         for endpoint in self.networks.endpoints_of(container.id):
             self.refresh(self.networks.by_id(endpoint.network_id))
 
-    def _block(self, endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
-        found: list[str] = []
-        for network, _ in endpoints:
-            if not network.is_predefined:
-                found += self._members(network)
-        return [BEGIN, *found, END]
+    def _rewrite(self, container_id: str, known: dict[str, list[Known]]) -> None:
+        path = os.path.join(self.folder_of(container_id), "hosts")
+        with contextlib.suppress(FileNotFoundError):  # it is just being removed, or hasn't been written yet
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                text = file.read()
+            new = with_block(text, self._block(container_id, known))
+            if new != text:
+                overwrite(path, new)
 
-    def _members(self, network: Network) -> list[str]:
-        lines = []
+    def _block(self, container_id: str, known: dict[str, list[Known]]) -> list[str]:
+        """The lines about a container itself and all that it can reach by name; `known` are members of networks, by their ids."""
+        found: list[str] = []
+        for own in self.networks.endpoints_of(container_id):
+            if own.network_id not in known:
+                known[own.network_id] = self._members(self.networks.by_id(own.network_id))
+            for each in known[own.network_id]:
+                is_itself = each.endpoint.id == own.id
+                if is_itself or not each.network.is_predefined:
+                    names = " ".join(each.names(is_itself=is_itself))
+                    found += [f"{address.partition('/')[0]}\t{names}" for address in each.endpoint.addresses]
+        return [BEGIN, *sorted(found, key=lambda line: line.partition("\t")[2]), END]
+
+    def _members(self, network: Network) -> list[Known]:
+        found = []
         for endpoint in self.networks.endpoints_in(network.id):
-            member = self.containers.by_id(endpoint.container_id)
-            if member is not None:
-                names = (member.name, *endpoint.aliases, member.config.hostname, member.short_id, f"{member.name}.{network.name}")
-                said = " ".join(dict.fromkeys(name for name in names if name))
-                lines += [f"{address.partition('/')[0]}\t{said}" for address in endpoint.addresses]
-        return sorted(lines, key=lambda line: line.partition("\t")[2])
+            container = self.containers.by_id(endpoint.container_id)
+            if container is not None:
+                found.append(Known(network=network, endpoint=endpoint, container=container))
+        return found
 
     def _put(self, container_id: str, name: str, text: str) -> None:
         path = os.path.join(self.folder_of(container_id), name)
@@ -116,10 +143,6 @@ class Names:
             return
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
-
-
-def _with_domain(hostname: str, domainname: str) -> str:
-    return f"{hostname}.{domainname} {hostname}" if domainname else hostname
 
 
 def extra_lines(extra_hosts: Iterable[str], gateways: Sequence[str]) -> list[str]:
