@@ -10,6 +10,7 @@ from pathlib import Path
 
 import archives
 import pytest
+from cases import wait_until
 from registries import Handler, Place, Proxy, Registry, Server, make_image, sample_layers
 
 from lamina.errors import ArchiveError, IntegrityError, LaminaError, NotFoundError, NotUsableError, TransferError
@@ -320,7 +321,8 @@ def test_who_stops_in_a_blob_is_not_waited_for(serve: Callable[..., Server], pla
 
 def test_a_failing_layer_does_not_wait_for_one_that_stalls(serve: Callable[..., Server], place: Place) -> None:
     place.configure("[registries]\nattempts = 1\ntimeout = 50\n")
-    over, other = threading.Event(), gzip.compress(LAYER + b"\0" * 10240, mtime=0)
+    began, over, ended = threading.Event(), threading.Event(), list[bool]()
+    other = gzip.compress(LAYER + b"\0" * 10240, mtime=0)
     config = CONFIG.replace(b'"diff_ids": [', b'"diff_ids": ["' + str(Digest.of(LAYER)).encode() + b'", ')
     layers = (described(PACKED, OCI_LAYER_GZIP), described(other, OCI_LAYER_GZIP))
     manifest = Manifest(config=described(config, OCI_CONFIG), layers=layers).to_bytes()
@@ -328,22 +330,30 @@ def test_a_failing_layer_does_not_wait_for_one_that_stalls(serve: Callable[..., 
     def stall(request: Handler) -> None:
         request.reply(200, other[:20], length=len(other))
         request.wfile.flush()
-        over.wait(40)
+        began.set()
+        ended.append(over.wait(10))
 
-    lies = ((str(Digest.of(other)), stall), (str(Digest.of(PACKED)), lambda request: request.reply(200, bytes(reversed(PACKED)))))
+    def lie(request: Handler) -> None:
+        began.wait(10)
+        request.reply(200, bytes(reversed(PACKED)))
+
+    server = serve((str(Digest.of(other)), stall), (str(Digest.of(PACKED)), lie), manifest=manifest, blobs=(config,))
     try:
-        refused(place, serve(*lies, manifest=manifest, blobs=(config,)), IntegrityError, "has the digest")
-        assert not over.is_set()
+        refused(place, server, IntegrityError, "has the digest")
     finally:
         over.set()
+    wait_until(lambda: ended, "the one that stalls has ended")
+    assert ended == [True], "the other was waited for"
 
 
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
 
 def test_a_foreign_layer_comes_from_its_own_address_without_an_account(serve: Callable[..., Server], place: Place) -> None:
-    storage = serve(("/layer", lambda request: request.reply(200, PACKED)))
-    foreign = described(PACKED, FOREIGN, extra={"urls": ["ftp://127.0.0.1/x", f"http://{storage.host}/layer"]})
+    asks = ("/curious", lambda request: request.reply(401, headers={"WWW-Authenticate": "Basic realm=x"}))
+    storage = serve(("/layer", lambda request: request.reply(200, PACKED)), asks)
+    urls = ["ftp://127.0.0.1/x", f"http://{storage.host}/curious", f"http://{storage.host}/layer"]
+    foreign = described(PACKED, FOREIGN, extra={"urls": urls})
     manifest = Manifest(config=described(CONFIG, OCI_CONFIG), layers=(foreign,)).to_bytes()
 
     def knows(request: Handler) -> None:
@@ -357,7 +367,7 @@ def test_a_foreign_layer_comes_from_its_own_address_without_an_account(serve: Ca
     with place.engine() as engine:
         pulled = engine.images.pull(f"{server.host}/app:1")
         assert engine.images.store.layers(pulled.image)[0].media_type == FOREIGN
-    assert storage.seen
+    assert {path for _, path, _ in storage.seen} == {"/curious", "/layer"}
     assert not any("authorization" in headers for _, _, headers in storage.seen)
 
 
