@@ -8,8 +8,7 @@ as it runs by the process in `proxy.py`, which listens on some of them. Not here
 import errno
 import socket
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
 
 from lamina.errors import ConflictError, UsageError
 from lamina.model.network import PortMapping
@@ -18,12 +17,12 @@ from lamina.store.networks import NetworkRecords
 _ANY_TRIES = 50
 
 
-@dataclass(slots=True, kw_only=True)
 class Held:
     """Ports of the host and the sockets that are bound to them, each with its mapping."""
 
-    ports: list[PortMapping] = field(default_factory=list)
-    sockets: list[tuple[PortMapping, socket.socket]] = field(default_factory=list)
+    def __init__(self, ports: Iterable[PortMapping] = ()) -> None:
+        self.ports = list(ports)
+        self.sockets: list[tuple[PortMapping, socket.socket]] = []
 
     def close(self) -> None:
         """Let go of them."""
@@ -55,7 +54,7 @@ def hold(
 
 def hold_again(published: Sequence[PortMapping], warn: Callable[[str], None]) -> Held:
     """Bind ports that are published already, for a process that holds them in the place of one that has gone."""
-    held = Held(ports=list(published))
+    held = Held(published)
     for mapping in published:
         for place in _places(mapping):
             try:
@@ -83,7 +82,7 @@ def _chosen(
     problem: ConflictError | None = None
     if mapping.host_port:
         for port in range(mapping.host_port, (mapping.host_port_end or mapping.host_port) + 1):
-            found = replace(mapping, host_port=port, host_port_end=0)
+            found = mapping._replace(host_port=port, host_port_end=0)
             try:
                 return found, _bound(records, found, name_of)
             except ConflictError as error:
@@ -95,7 +94,7 @@ def _chosen(
             except ConflictError as error:  # the kernel's choice for one family may be taken in the other
                 problem = error
                 continue
-            return replace(mapping, host_port=sockets[0].getsockname()[1]), sockets
+            return mapping._replace(host_port=sockets[0].getsockname()[1]), sockets
     if mapping.host_port_end:
         raise ConflictError(f"every {mapping.protocol} port from {mapping.host_port} to {mapping.host_port_end} is in use")
     raise problem or ConflictError(f"no {mapping.protocol} port is free")

@@ -8,7 +8,6 @@ Not here: which address is next (`network/addresses.py`), and anything of the ke
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from lamina.errors import ConflictError, NotFoundError, UsageError
 from lamina.model.network import Endpoint, Network, PortMapping, Subnet
@@ -16,11 +15,11 @@ from lamina.store.database import Database
 from lamina.store.operations import Operation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRecords:
     """The tables `networks`, `network_subnets`, `endpoints`, `network_addresses` and `published_ports`."""
 
-    database: Database
+    def __init__(self, *, database: Database) -> None:
+        self.database = database
 
     # Networks
 

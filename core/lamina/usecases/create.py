@@ -177,7 +177,7 @@ class Creation:
         """Fill in the default network, and of a joined container its whole id and its host name."""
         context = self.context
         if config.networks and not config.networks[0].network:
-            first = replace(config.networks[0], network=context.default_network)
+            first = config.networks[0]._replace(network=context.default_network)
             config = replace(config, networks=(first, *config.networks[1:]))
         name = config.networks[0].network if config.networks else config.network or context.default_network
         if name.startswith(JOIN_PREFIX):
@@ -189,7 +189,7 @@ class Creation:
             name = f"{JOIN_PREFIX}{joined.id}"
             config = replace(
                 config, hostname=joined.config.hostname or joined.short_id, domainname=joined.config.domainname,
-                networks=tuple(replace(each, network=name) if not place else each for place, each in enumerate(config.networks)),
+                networks=tuple(each._replace(network=name) if not place else each for place, each in enumerate(config.networks)),
             )  # fmt: skip
         return replace(config, network=name)
 

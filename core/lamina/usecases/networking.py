@@ -13,7 +13,8 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from lamina.api.drivers import NetworkDriver
 from lamina.api.networks import EndpointSpec, NetworkSetup, NetworkSpec
@@ -33,8 +34,7 @@ LOCK = "networks"
 _ENDPOINT_ID_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joining:
+class Joining(NamedTuple):
     """A container's place in one network, with all that is to be done for it."""
 
     network: Network
@@ -43,12 +43,12 @@ class Joining:
     attachment: Attachment
 
 
-@dataclass(slots=True, kw_only=True)
 class Preparation:
     """What a start has chosen: places in networks, and sockets that hold the ports."""
 
-    joinings: list[Joining] = field(default_factory=list)
-    held: ports.Held = field(default_factory=ports.Held)
+    def __init__(self) -> None:
+        self.joinings: list[Joining] = []
+        self.held = ports.Held()
 
     @property
     def attachment(self) -> Attachment:
@@ -92,10 +92,10 @@ class Networking:
                 chosen = addresses.checked_subnet(Subnet(subnet=addresses.free_subnet(used, ipv6=ipv6)))
                 given = (*given, chosen) if ipv6 else (chosen, *given)
         ours = {subnet for subnet, _ in others}
-        spec = driver.check(self.spec(replace(network, subnets=given)), [each for each in host if each not in ours])
+        spec = driver.check(self.spec(network._replace(subnets=given)), [each for each in host if each not in ours])
         if spec is None:
             return None
-        return replace(network, subnets=spec.subnets, options=dict(spec.options), internal=spec.internal, ipv6=spec.ipv6)
+        return network._replace(subnets=spec.subnets, options=dict(spec.options), internal=spec.internal, ipv6=spec.ipv6)
 
     def own(self, driver: NetworkDriver) -> Network:
         """A driver's own network, of its name, before anything is chosen for it."""
@@ -176,7 +176,7 @@ class Networking:
             wanted = published(container.config)
             if wanted and place is not None:
                 prepared.held = ports.hold(tx, self.records, endpoints[place].id, wanted, self._name_of)
-                endpoints[place] = replace(endpoints[place], ports=tuple(prepared.held.ports))
+                endpoints[place] = endpoints[place]._replace(ports=tuple(prepared.held.ports))
         try:
             for at, ((network, request), endpoint) in enumerate(zip(found, endpoints, strict=True)):
                 prepared.joinings.append(self._joining(network, endpoint, request.options, is_gateway=at == place))
@@ -347,12 +347,13 @@ class Networking:
                     wanted = () if network.internal or leads_out else published(container.config)
                     if wanted:
                         held = ports.hold(tx, self.records, endpoint.id, wanted, self._name_of)
-                        endpoint = replace(endpoint, ports=tuple(held.ports))
+                        endpoint = endpoint._replace(ports=tuple(held.ports))
                 is_gateway = not network.internal and not leads_out
                 joining = self._joining(network, endpoint, dict(request.options), is_gateway=is_gateway)
                 self._plug(joining, namespace)
                 self._forward([joining], held, container.pid)
                 self._refresh_names([network])
+                self.names.refresh_own(container)
             self._record_requests(container, requests, endpoint, operation)
         except BaseException as error:
             try:
@@ -377,7 +378,7 @@ class Networking:
             self._release(endpoint, namespace)
             if namespace:
                 self._lead_out(container, namespace)
-                self._refresh_names(self.records.by_id(each.network_id) for each in self.records.endpoints_of(container.id))
+                self.names.refresh_own(container)
         self._record_requests(container, requests, None, operation)
 
     def _lead_out(self, container: Container, namespace: str) -> None:

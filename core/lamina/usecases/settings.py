@@ -52,9 +52,7 @@ def read_settings(
             f"'{pull}' doesn't say when to pull", hint=f"LAMINA_PULL and the setting 'pull' are {', '.join(PULL_POLICIES)}"
         )
     network = environment.get("LAMINA_NETWORK", "") or file.get("network", "") or DEFAULT_NETWORK
-    return Settings(
-        root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull, network=network
-    )
+    return Settings(root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull, network=network)
 
 
 def choose_driver(root_dir: str, host: "PluginHost", layers: "LayerStore") -> str:

@@ -1,7 +1,7 @@
 """A network's options: `mtu`, `name`, `masquerade`, `icc`, each also by Docker's long name. Checked once, read again each time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lamina.errors import UsageError
 
@@ -16,8 +16,7 @@ MIN_MTU, MAX_MTU = 68, 65535
 IPV6_MIN_MTU = 1280
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """What the options say."""
 
     mtu: int = 0
