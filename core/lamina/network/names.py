@@ -117,7 +117,8 @@ class Names:
 
     def _block(self, container_id: str, known: dict[str, list[Known]]) -> list[str]:
         """The lines about a container itself and all that it can reach by name; `known` are members of networks, by their ids."""
-        found: list[str] = []
+        itself: list[str] = []
+        others: list[str] = []
         for own in self.networks.endpoints_of(container_id):
             if own.network_id not in known:
                 known[own.network_id] = self._members(self.networks.by_id(own.network_id))
@@ -125,8 +126,9 @@ class Names:
                 is_itself = each.endpoint.id == own.id
                 if is_itself or not each.network.is_predefined:
                     names = " ".join(each.names(is_itself=is_itself))
-                    found += [f"{address.partition('/')[0]}\t{names}" for address in each.endpoint.addresses]
-        return [BEGIN, *sorted(found, key=lambda line: line.partition("\t")[2]), END]
+                    lines = [f"{address.partition('/')[0]}\t{names}" for address in each.endpoint.addresses]
+                    (itself if is_itself else others).extend(lines)
+        return [BEGIN, *itself, *sorted(others, key=lambda line: line.partition("\t")[2]), END]
 
     def _members(self, network: Network) -> list[Known]:
         found = []
