@@ -24,6 +24,7 @@ from registries import (
     make_image,
     sample_layers,
 )
+from terminals import Terminal
 
 from lamina.errors import LaminaError, TransferError
 from lamina.registry.auth import UnauthorizedError
@@ -252,6 +253,28 @@ def test_a_password_in_the_command_line_is_warned_of(tls_registry: Registry, pla
     done = Lamina(place.root, "overlay").result("login", "-u", USER, "-p", PASSWORD, tls_registry.host)
     assert "others" in done.stderr.splitlines()[0]
     assert done.stdout == "Login Succeeded\n"
+
+
+def test_a_password_that_is_typed_is_not_shown(tls_registry: Registry, place: Place) -> None:
+    with Terminal(Lamina(place.root, "overlay").command("login", tls_registry.host)) as terminal:
+        terminal.expect("Username: ")
+        terminal.type(f"{USER}\n")
+        terminal.expect("Password: ")
+        terminal.type(f"{PASSWORD}\n")
+        terminal.expect("Login Succeeded")
+        assert terminal.wait() == 0
+    assert PASSWORD not in terminal.all
+    assert json.loads((place.docker_config / "config.json").read_text())["auths"][tls_registry.host] == {"auth": BASIC}
+
+
+def test_a_web_page_is_no_registry_to_log_in_to(place: Place) -> None:
+    server = Server(lambda request: request.reply(200, b"<html>", {"Content-Type": "text/html"}))
+    try:
+        done = Lamina(place.root, "overlay").result("login", "-u", USER, "--password-stdin", server.host, stdin=PASSWORD)
+        assert "answers with a web page" in done.stderr
+        assert not (place.docker_config / "config.json").exists()
+    finally:
+        server.stop()
 
 
 HELPER = """#!/bin/sh

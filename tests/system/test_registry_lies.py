@@ -371,6 +371,22 @@ def test_a_foreign_layer_comes_from_its_own_address_without_an_account(serve: Ca
     assert not any("authorization" in headers for _, _, headers in storage.seen)
 
 
+def test_a_proxy_is_used_and_its_account_never_shown(
+    serve: Callable[..., Server], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.configure('[registries]\nattempts = 1\ninsecure = ["registry.invalid"]\n')
+    proxy = serve()
+    monkeypatch.setenv("http_proxy", f"http://anna:secret@{proxy.host}")
+    with place.engine() as engine:
+        engine.images.pull("registry.invalid/app:1")
+    assert all(path.startswith("http://registry.invalid/v2/app/") for _, path, _ in proxy.seen)
+    assert all(headers["proxy-authorization"].startswith("Basic ") for _, _, headers in proxy.seen)
+    monkeypatch.setenv("http_proxy", "http://anna:secret@127.0.0.1:1")
+    with place.engine() as engine, pytest.raises(TransferError, match="the proxy can't be reached") as caught:
+        engine.images.pull("registry.invalid/other:1")
+    assert "secret" not in caught.value.message + caught.value.hint
+
+
 class TestMirrors:
     """`[registries.mirrors]`: asked first, never believed, never needed."""
 

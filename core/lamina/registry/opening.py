@@ -60,11 +60,9 @@ def check_login(registry: str, credential: Credential, *, settings: "RegistriesS
         response = client.request("GET", "/v2/")
         if response.status != 200:
             raise client.refusal(response)
-        is_registry = (
-            response.headers.get("Docker-Distribution-Api-Version") or "json" in response.headers.get("Content-Type", "").lower()
-        )
+        is_page = response.headers.get("Content-Type", "").lower().startswith("text/html")
         drop(response)
-        if not is_registry:
-            raise LaminaError(f"'{registry}' answers, but not as a registry", hint="correct its name or port")
+        if is_page:
+            raise LaminaError(f"'{registry}' answers with a web page, not as a registry", hint="correct its name or port")
     finally:
         http.close()

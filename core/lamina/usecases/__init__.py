@@ -11,7 +11,7 @@ host_ps.py        top with the host's ps
 content.py        diff, commit, export
 copy.py           cp; containerroot.py is the root that it copies from and to
 images.py         which images a command's words mean
-imagecopy.py      an image from one place to another
+imagecopy.py      an image from one place to another; transfers.py pulls into this store and pushes from it
 networks.py       networks as users know them; networking.py attaches containers to them and releases them
 volumes.py        named and anonymous volumes
 inspect.py        the documents that inspect shows; network_documents.py has those of networks and a container's part in them

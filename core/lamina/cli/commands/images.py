@@ -82,7 +82,8 @@ def image_rows(engine: "Engine", filters: Filters, *, no_trunc: bool) -> Iterato
     """Give the list's rows: one for each name that fits, one for an image that has none."""
     now_ns = time.time_ns()
     for image, names in chosen_images(engine, filters, now_ns=now_ns):
-        shown: list[Reference | None] = [*names] or [None]
+        tagged = {name.name for name in names if name.tag}  # Docker shows a digest where the repository has no tag of the image
+        shown: list[Reference | None] = [name for name in names if name.tag or name.name not in tagged] or [None]
         digests = dict(engine.images.store.known_as(image)) if names else {}
         for name in shown:
             yield image_row(image, name, now_ns=now_ns, no_trunc=no_trunc, digests=digests)
