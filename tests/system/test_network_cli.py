@@ -5,11 +5,15 @@
 """
 
 import contextlib
+import ctypes
+import errno
 import gc
 import io
 import json
+import os
 import re
 import socket
+import struct
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +24,7 @@ from netspaces import ip, run
 
 from lamina.cli.main import main
 from lamina.errors import LaminaError
+from lamina.linux import netlink
 
 
 @pytest.fixture
@@ -371,3 +376,44 @@ def test_names_of_networks_are_completed(host: Lamina):
     assert offered("network", "rm", "al") == ["alpha"]
     assert {"alpha", "bridge", "host", "none"} <= set(offered("run", "--network", ""))
     assert offered("network", "create", "--driver", "br") == ["bridge"]
+
+
+# Without nftables
+
+_NR_SOCKET, _ARCH_X86_64 = 41, 0xC000003E
+_REFUSE = 0x00050000 | errno.EPROTONOSUPPORT
+"""SECCOMP_RET_ERRNO with what a kernel without nfnetlink says."""
+_FILTER = (  # seccomp_data: the number at 0, the architecture at 4, the arguments' lower halves at 16, 24, 32 (seccomp(2))
+    (0x20, 0, 0, 4), (0x15, 0, 7, _ARCH_X86_64), (0x20, 0, 0, 0), (0x15, 0, 5, _NR_SOCKET), (0x20, 0, 0, 16),
+    (0x15, 0, 3, socket.AF_NETLINK), (0x20, 0, 0, 32), (0x15, 0, 1, netlink.NETLINK_NETFILTER), (0x06, 0, 0, _REFUSE),
+    (0x06, 0, 0, 0x7FFF0000),
+)  # fmt: skip
+
+
+def without_nftables() -> None:
+    """From here on the kernel has no nfnetlink for this process, as if it had been built without."""
+    program = b"".join(struct.pack("HBBI", *each) for each in _FILTER)
+    code = ctypes.create_string_buffer(program)
+    header = struct.pack("HxxxxxxP", len(_FILTER), ctypes.addressof(code))
+    pr_set_seccomp, filter_mode = 22, 2
+    if ctypes.CDLL(None, use_errno=True).prctl(pr_set_seccomp, filter_mode, ctypes.create_string_buffer(header), 0, 0):
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter of system calls is written for x86-64")
+def test_without_nftables_a_bridge_is_one_line_and_the_other_networks_work(host: Lamina):
+    host("network", "create", "one")
+
+    def run_in(network: str) -> subprocess.CompletedProcess[str]:
+        words = host.command("run", "--rm", "--network", network, "busybox", "echo", "here")
+        return subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=without_nftables)
+
+    done = run_in("one")
+    assert (done.returncode, done.stdout) == (125, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: "), line
+    assert "nftables" in line
+    assert host("ps", "-aq") == ""
+    assert [each["ifname"] for each in ip("link")] == ["lo"]
+    assert run_in("none").stdout == "here\n"
+    assert run_in("host").stdout == "here\n"
