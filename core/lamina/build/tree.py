@@ -1,6 +1,7 @@
 """What WORKDIR finds or makes in a stage's tree."""
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterator
 from typing import IO
@@ -9,35 +10,68 @@ from lamina.api.types import Entry, EntryKind
 from lamina.errors import UsageError
 from lamina.linux.fs import open_in_root
 
+_MOST_LINKS = 40
+"""MAXSYMLINKS of Linux (include/linux/namei.h)."""
+
 
 def missing_directories(root: str | None, path: str) -> list[str]:
     """List the directories that must be made so that `path` is one, parents first, by their real paths; none if it is one already.
 
-    Raises `UsageError` if something else is in the way.
+    Symlinks are followed within the tree, also to where nothing is yet: that is made. Raises `UsageError` if something else is in
+    the way.
     """
-    parts = [part for part in path.split("/") if part]
-    if root is None:
-        return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root_fd = None if root is None else os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        top = os.readlink(f"/proc/self/fd/{root_fd}").rstrip("/")
-        for depth in range(len(parts), -1, -1):
-            try:
-                fd = open_in_root(root_fd, "/".join(parts[:depth]) or ".", os.O_PATH)
-            except FileNotFoundError:
-                continue
-            except NotADirectoryError:
-                raise UsageError(f"'{path}' can't be made: a part of it is a file") from None
-            try:
-                if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                    raise UsageError(f"'/{'/'.join(parts[:depth])}' is a file, not a directory")
-                real = os.readlink(f"/proc/self/fd/{fd}")[len(top) :].strip("/")
-            finally:
-                os.close(fd)
-            return ["/".join(filter(None, [real, *parts[depth : end + 1]])) for end in range(depth, len(parts))]
-        raise UsageError(f"'{path}' can't be made")
+        return _missing(root_fd, path)
     finally:
-        os.close(root_fd)
+        if root_fd is not None:
+            os.close(root_fd)
+
+
+def _missing(root_fd: int | None, path: str) -> list[str]:
+    """Walk a path, its own dots taken out, as the kernel does (path_resolution(7)), beneath a root that may not be there."""
+    waiting = posixpath.normpath(f"/{path}").split("/")[::-1]
+    real: list[str] = []  # where the walk is: no symlinks, no dots
+    missing: dict[str, None] = {}
+    links = 0
+    while waiting:
+        part = waiting.pop()
+        if part in {"", "."}:
+            continue
+        if part == "..":
+            real = real[:-1]
+            continue
+        target = _look(root_fd, "/".join([*real, part]))
+        if target:
+            links += 1
+            if links > _MOST_LINKS:
+                raise UsageError(f"'{path}' leads through too many symlinks")
+            waiting += target.split("/")[::-1]
+            real = [] if target.startswith("/") else real
+            continue
+        real = [*real, part]
+        if target is None:
+            missing["/".join(real)] = None
+    return list(missing)
+
+
+def _look(root_fd: int | None, path: str) -> str | None:
+    """Tell what is there: a symlink's target, "" for a directory, None for nothing."""
+    if root_fd is None:
+        return None
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            return os.readlink("", dir_fd=fd)
+        if not stat.S_ISDIR(mode):
+            raise UsageError(f"'/{path}' is a file, not a directory")
+        return ""
+    finally:
+        os.close(fd)
 
 
 class NewDirectories:
