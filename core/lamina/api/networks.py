@@ -90,6 +90,9 @@ class ContainerLink(NamedTuple):
     host_name: str = ""
     mode: str = ""
     """A macvlan's: private, vepa, bridge or passthru."""
+    has_hairpin: bool = False
+    """A veth's: the bridge sends back by its port what came from it, which a container needs that calls its own published port
+    where bridged packets pass the packet filter (br_netfilter)."""
     mac: str = ""
     mtu: int = 0
     addresses: tuple[str, ...] = ()

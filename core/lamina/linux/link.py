@@ -33,7 +33,8 @@ _RTM_GETNSID, _RTM_NEWLINKPROP, _RTM_DELLINKPROP = 90, 108, 109
     _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS,
     _IFLA_NET_NS_FD, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME,
 ) = (1, 3, 4, 5, 10, 16, 18, 20, 28, 29, 37, 52, 53)  # fmt: skip
-_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+_IFLA_BRPORT_MODE = 4
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_BR_STP_STATE, _IFLA_BR_VLAN_FILTERING, _IFLA_BR_MCAST_SNOOPING = 5, 7, 23
 _IFLA_MACVLAN_MODE = 1
@@ -187,6 +188,13 @@ def change(
         body += text(_IFLA_IFALIAS, alias)
     body += _settings(mac=mac, mtu=mtu, master=master, namespace_fd=namespace_fd)
     netlink.ask(Message(_RTM_SETLINK, 0, body), what)
+
+
+def set_hairpin(netlink: Socket, link: int | str, *, is_on: bool) -> None:
+    """Let a bridge send out by one of its ports what came in by it, or not, as it is at first."""
+    data = nested(_IFLA_INFO_SLAVE_DATA, u8(_IFLA_BRPORT_MODE, int(is_on)))
+    body = _meant(link) + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_SLAVE_KIND, b"bridge"), data)
+    netlink.ask(Message(_RTM_NEWLINK, 0, body), f"set hairpin mode of bridge port {link!r}")
 
 
 def delete(netlink: Socket, link: int | str) -> None:

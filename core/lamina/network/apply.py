@@ -267,6 +267,8 @@ def plug(wanted: ContainerLink, namespace: str) -> None:
             else:
                 pair = link.Veth(wanted.name, namespace_fd, wanted.mac or None, wanted.mtu or None)
                 link.create(host, wanted.host_name, pair, mtu=wanted.mtu or None, master=parent, is_up=True)
+                if wanted.has_hairpin:
+                    link.set_hairpin(host, wanted.host_name, is_on=True)
         has_ipv6 = any(":" in each for each in wanted.addresses)
         setting = (f"net/ipv6/conf/{wanted.name}/{'accept_dad' if has_ipv6 else 'disable_ipv6'}", "0" if has_ipv6 else "1")
 
@@ -298,6 +300,8 @@ def replug(wanted: ContainerLink, namespace: str) -> None:
             else:
                 if found.master != bridge.ifindex or not found.is_up:
                     link.change(kernel, found.ifindex, master=bridge.ifindex, is_up=True)
+                if wanted.has_hairpin:
+                    link.set_hairpin(kernel, found.ifindex, is_on=True)
                 return
     try:
         with netlink.Socket(namespace=namespace) as kernel:

@@ -26,20 +26,29 @@ _BACKLOG = 128
 
 def start(sockets: Sequence[tuple[PortMapping, socket.socket]], forwardings: Sequence[Forwarding], container_pid: int) -> int:
     """Fork the process; gives its pid. The sockets are its own then, the caller closes them."""
+    served = [(each, one) for mapping, each in sockets for one in forwardings if _is_meant(one, mapping, each)]
+    for each, one in served:
+        if one.protocol == "tcp":
+            each.listen(_BACKLOG)  # before there is a process: whoever connects from now on will be answered
     pidfd = os.pidfd_open(container_pid)
     try:
         pid = os.fork()
         if pid:
             return pid
         try:
-            _be(sockets, forwardings, pidfd)
+            _be([each for _, each in sockets], served, pidfd)
         finally:
             os._exit(0)
     finally:
         os.close(pidfd)
 
 
-def _be(sockets: Sequence[tuple[PortMapping, socket.socket]], forwardings: Sequence[Forwarding], pidfd: int) -> None:
+def _is_meant(forwarding: Forwarding, mapping: PortMapping, bound: socket.socket) -> bool:
+    wanted = (forwarding.protocol, forwarding.host_ip, forwarding.host_port)
+    return wanted == (mapping.protocol, bound.getsockname()[0], mapping.host_port)
+
+
+def _be(sockets: Sequence[socket.socket], served: Sequence[tuple[socket.socket, Forwarding]], pidfd: int) -> None:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -48,14 +57,10 @@ def _be(sockets: Sequence[tuple[PortMapping, socket.socket]], forwardings: Seque
     null_fd = os.open("/dev/null", os.O_RDWR)
     for standard_fd in (0, 1, 2):
         os.dup2(null_fd, standard_fd)
-    process.close_descriptors(frozenset({0, 1, 2, pidfd, *(each.fileno() for _, each in sockets)}))
+    process.close_descriptors(frozenset({0, 1, 2, pidfd, *(each.fileno() for each in sockets)}))
     loop = Loop(pidfd)
-    for mapping, each in sockets:
-        host_ip = each.getsockname()[0]
-        for forwarding in forwardings:
-            wanted = (forwarding.protocol, forwarding.host_ip, forwarding.host_port)
-            if wanted == (mapping.protocol, host_ip, mapping.host_port):
-                loop.listen(each, forwarding)
+    for each, forwarding in served:
+        loop.listen(each, forwarding)
     loop.run()
 
 
@@ -89,10 +94,8 @@ class Loop:
         self.heard: dict[int, float] = {}
 
     def listen(self, listener: socket.socket, forwarding: Forwarding) -> None:
-        """Forward what comes to this socket."""
+        """Forward what comes to this socket, which listens already if it is TCP's."""
         listener.setblocking(False)
-        if forwarding.protocol == "tcp":
-            listener.listen(_BACKLOG)
         self.listeners[listener.fileno()] = (listener, forwarding)
 
     def run(self) -> None:

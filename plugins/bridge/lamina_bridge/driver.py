@@ -90,6 +90,7 @@ class BridgeNetwork:
                     kind="veth",
                     parent=bridge,
                     host_name=endpoint.host_name,
+                    has_hairpin=bool(endpoint.ports),
                     mac=endpoint.mac,
                     mtu=own.mtu,
                     addresses=endpoint.addresses,

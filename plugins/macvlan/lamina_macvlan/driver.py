@@ -2,14 +2,14 @@
 
 There is no bridge, no rule and no translation: who is on the wire reaches the containers and they reach it. The host itself doesn't
 (the kernel passes nothing between a macvlan and its parent), so nothing is published. Options as in Docker: `parent`, the host's
-link, and `macvlan_mode` (or `mode`). An internal network without a parent gets a dummy link of its own.
+link, and `macvlan_mode` (or `mode`). An internal network has no default route.
 """
 
 import socket
 from collections.abc import Mapping
 
 from lamina.api.hookspecs import hookimpl
-from lamina.api.networks import ContainerLink, EndpointSpec, HostLink, NetworkSetup, NetworkSpec
+from lamina.api.networks import ContainerLink, EndpointSpec, NetworkSetup, NetworkSpec
 from lamina.api.types import API_VERSION, Attachment, NetworkNamespace
 from lamina.errors import NotUsableError, UsageError
 from lamina.linux.link import MACVLAN_MODES
@@ -28,24 +28,18 @@ class MacvlanNetwork:
     def network_check(self, network: NetworkSpec) -> NetworkSpec:
         """Check parent and mode."""
         options = _read(network.options)
-        if not options["parent"] and not network.internal:
-            raise UsageError(
-                "network driver 'macvlan' needs the option 'parent'", hint="-o parent=eth0, a link of the host; or --internal"
-            )
+        if not options["parent"]:
+            raise UsageError("network driver 'macvlan' needs the option 'parent'", hint="-o parent=eth0, a link of the host")
         if options["mode"] not in MACVLAN_MODES:
             raise UsageError(f"'{options['mode']}' is no mode of macvlan", hint=f"its modes are {', '.join(MACVLAN_MODES)}")
-        if options["parent"]:
-            _check_link(options["parent"])
+        _check_link(options["parent"])
         return network
 
     @hookimpl
     def network_setup(self, network: NetworkSpec) -> NetworkSetup:
-        """Nothing but a dummy link for a network without a parent."""
-        parent = _read(network.options)["parent"]
-        if parent:
-            _check_link(parent)
-            return NetworkSetup()
-        return NetworkSetup(links=(HostLink(name=_dummy_name(network), kind="dummy"),))
+        """Nothing; but the parent must be there."""
+        _check_link(_read(network.options)["parent"])
+        return NetworkSetup()
 
     @hookimpl
     def network_attach(self, options: Mapping[str, str], network: NetworkSpec | None, endpoint: EndpointSpec | None) -> Attachment:
@@ -68,7 +62,7 @@ class MacvlanNetwork:
         link = ContainerLink(
             name=endpoint.interface,
             kind="macvlan",
-            parent=own["parent"] or _dummy_name(network),
+            parent=own["parent"],
             mode=own["mode"],
             mac=endpoint.mac,
             addresses=endpoint.addresses,
@@ -91,10 +85,6 @@ def _check_link(name: str) -> None:
         socket.if_nametoindex(name)
     except (OSError, ValueError):
         raise NotUsableError(f"the host has no link '{name}'", hint="`ip link` lists them") from None
-
-
-def _dummy_name(network: NetworkSpec) -> str:
-    return f"ld{network.id[:12]}"
 
 
 plugin = MacvlanNetwork()
