@@ -334,7 +334,17 @@ PEERS = ("docker 28.5", "docker 20.10", "docker 20.10 classic", "buildah 1.43", 
 """Whom the cases were compared with. `docker` alone is its builder BuildKit."""
 
 
-def table(all_cases: Iterable[Case]) -> str:
+def summary(all_cases: Sequence[Case]) -> str:
+    """How many cases each of them makes alike, for the documentation."""
+    rows = ["| | same image | another image | can't build it |", "|---|---|---|---|"]
+    for peer in PEERS:
+        reasons = [case.peers[peer] for case in all_cases if peer in case.peers]
+        unable = sum(reason.startswith("can’t: ") for reason in reasons)
+        rows.append(f"| {peer} | {len(all_cases) - len(reasons)} | {len(reasons) - unable} | {unable} |")
+    return "\n".join(rows)
+
+
+def table(all_cases: Sequence[Case]) -> str:
     """The table for the documentation: `=` is the same image, `≠` another one, `✗` none."""
     rows = [f"| Dockerfile | {' | '.join(PEERS)} |", f"|---|{'---|' * len(PEERS)}"]
     reasons: list[str] = []
@@ -352,3 +362,8 @@ def table(all_cases: Iterable[Case]) -> str:
     texts = [reason.removeprefix("can’t: ") for reason in reasons]
     notes = [f"{number}. {text[:1].upper()}{text[1:]}" for number, text in enumerate(texts, 1)]
     return "\n".join([*rows, "", *notes])
+
+
+if __name__ == "__main__":  # what docs/compared-with-docker.md has to say
+    buildable = [case for case in cases() if not case.error]
+    print(f"{summary(buildable)}\n\n{table(buildable)}")

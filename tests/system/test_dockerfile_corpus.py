@@ -14,7 +14,7 @@ from pathlib import Path
 import leaks
 import pytest
 from cases import DRIVERS, Lamina
-from corpus import BASE, Case, Image, cases, differences, parse_tree, read_archive, read_layout, read_tree, table
+from corpus import BASE, Case, Image, cases, differences, parse_tree, read_archive, read_layout, read_tree, summary, table
 from corpus_builds import LaminaBuilder, given
 from outside import TOP
 
@@ -117,9 +117,11 @@ def test_covers_every_form_of_the_language() -> None:
     assert len(GOOD) >= 60
 
 
-def test_the_table_of_peers_is_in_the_documentation() -> None:
+def test_the_tables_of_peers_are_in_the_documentation() -> None:
     page = (TOP / "docs" / "compared-with-docker.md").read_text(encoding="utf-8")
-    assert table(GOOD) in page
+    assert table(GOOD) in page, "python tests/system/corpus.py prints it"
+    assert summary(GOOD) in page
+    assert f"\n{len(GOOD)} that were written for it" in page
 
 
 def test_every_output_holds_the_same_image(lamina: Lamina, tmp_path: Path) -> None:
