@@ -162,8 +162,12 @@ class Docker:
         """Give it the base image."""
         self._run("load", "-i", str(archive))
 
+    def forget(self) -> None:
+        """Take the base image away again."""
+        self._run("rmi", "--force", BASE)
+
     def build(self, one: Given, place: Path) -> Image:
-        """Build a case and read what came of it. Nothing stays but BuildKit's cache."""
+        """Build a case and read what came of it. Nothing stays but the builders' caches."""
         names = [one.before[one.before.index("-t") + 1]] if one.before else []
         try:
             if one.before:
@@ -206,6 +210,9 @@ class Buildah:
     def load(self, archive: Path) -> None:
         """Give it the base image."""
         self._run("pull", f"docker-archive:{archive}")
+
+    def forget(self) -> None:
+        """Do nothing: the store is the test's own."""
 
     def build(self, one: Given, place: Path) -> Image:
         """Build a case and read what came of it."""

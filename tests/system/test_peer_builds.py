@@ -37,7 +37,7 @@ def lamina_builder(place: Path) -> Iterator[LaminaBuilder]:
 
 
 @pytest.fixture(scope="module")
-def compared(place: Path, lamina_builder: LaminaBuilder) -> list[Docker | Buildah]:
+def compared(place: Path, lamina_builder: LaminaBuilder) -> Iterator[list[Docker | Buildah]]:
     """Whom there is to compare with, each with the base image."""
     archive = place / "base.tar"
     with archive.open("wb") as out:
@@ -46,7 +46,9 @@ def compared(place: Path, lamina_builder: LaminaBuilder) -> list[Docker | Builda
     assert found
     for peer in found:
         peer.load(archive)
-    return found
+    yield found
+    for peer in found:
+        peer.forget()
 
 
 @pytest.mark.timeout(600)
