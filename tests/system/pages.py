@@ -49,7 +49,10 @@ def _type(command: str, expected: str, environment: Environment, work: Path, pla
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "LAMINA", "PYTEST"))
     }
-    clean |= {"PATH": f"{environment.place}/bin:{os.environ['PATH']}", "LAMINA_ROOT": f"{place}/store", "LAMINA_CONFIG": ""}
+    clean |= {
+        "PATH": f"{environment.place}/bin:{os.environ['PATH']}", "LAMINA_ROOT": f"{place}/store", "LAMINA_CONFIG": "",
+        "LAMINA_NETWORK": "none",
+    }  # fmt: skip
     done = subprocess.run(
         ["bash", "-c", command], cwd=work, env=clean, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, timeout=300, check=False,

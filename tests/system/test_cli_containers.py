@@ -47,7 +47,7 @@ def test_run_exits_as_docker_run_does(lamina: Lamina):
     [
         (("nowhere",), "no such image: 'nowhere'"),
         (("--storage-driver", "zzz", "busybox", "true"), "storage driver 'zzz' is not installed"),
-        (("--net", "zzz", "busybox", "true"), "network driver 'zzz' is not installed"),
+        (("--net", "zzz", "busybox", "true"), "no such network: 'zzz'"),
         (("--name", "a/b", "busybox", "true"), "invalid container name 'a/b'"),
         (("-v", "rel/dir:/x", "busybox", "true"), "source 'rel/dir' is not absolute"),
         (("-v", "/no/such:/x", "busybox", "true"), "source '/no/such' doesn't exist"),

@@ -186,6 +186,7 @@ def test_a_broken_plugin_is_listed_and_stops_nothing(lamina: Lamina, tmp_path: P
 @one_driver
 def test_networks_facts_and_versions_are_told(lamina: Lamina) -> None:
     assert lamina("network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}").splitlines() == [
+        "bridge bridge local",
         "host host local",
         "none none local",
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lamina.engine import ContainerHandle, ContainersAPI, Engine, ImagesAPI
+from lamina.usecases.networks import Networks
 from lamina.usecases.system import System
 from lamina.usecases.volumes import Volumes
 
@@ -34,7 +35,7 @@ def matches(printed: str, expected: str) -> bool:
 
 
 @pytest.mark.parametrize("driver", ["overlay", "aufs", "vfs"])
-def test_every_snippet_prints_what_the_page_says(driver: str, root_dir: str) -> None:
+def test_every_snippet_prints_what_the_page_says(driver: str, root_dir: str, own_network: None) -> None:
     end = "\x1e"
     program = f"\nprint({end!r}, flush=True)\n".join(snippets())
     environment = {
@@ -42,6 +43,7 @@ def test_every_snippet_prints_what_the_page_says(driver: str, root_dir: str) -> 
         "LAMINA_ROOT": f"{root_dir}/store",
         "LAMINA_STORAGE_DRIVER": driver,
         "LAMINA_CONFIG": "",
+        "LAMINA_NETWORK": "none",
         "TMPDIR": root_dir,
     }
     done = subprocess.run(
@@ -61,10 +63,11 @@ def test_every_snippet_prints_what_the_page_says(driver: str, root_dir: str) -> 
         (ImagesAPI, "engine.images"),
         (System, "engine.system"),
         (Volumes, "engine.volumes"),
+        (Networks, "engine.networks"),
     ],
 )
 def test_the_page_shows_every_public_method_by_use(kind: type, called_on: str) -> None:
-    inner = {"for_request", "fill_from_image", "finish_removal", "half_made"}  # how use cases speak to each other
+    inner = {"for_request", "fill_from_image", "finish_removal", "half_made", "networking"}  # how use cases speak to each other
     code = "\n".join(snippets())
     public = {name for name in vars(kind) if not name.startswith("_")} - inner
     assert [name for name in sorted(public) if not re.search(rf"{re.escape(called_on)}\.{name}\b", code)] == []
