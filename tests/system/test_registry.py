@@ -290,6 +290,22 @@ def test_a_pull_takes_over_from_one_that_failed(registry: Registry, proxy: Proxy
         assert engine.images.pull(name).is_new
 
 
+def test_what_a_failing_pull_must_leave_to_others_the_last_of_them_removes(registry: Registry, place: Place) -> None:
+    name, other = f"{registry.host}/leaves/bad:1", f"{registry.host}/leaves/good:1"
+    push_new(place, name, sample_layers("leaves/bad"))
+    push_new(place, other, sample_layers("leaves/good", sizes=(1000,)))
+    with place.engine("other") as engine:
+        file = registry.blob_file(blobs_of(engine, name)[2].digest)
+    file.write_bytes(file.read_bytes()[::-1])
+    with place.engine() as engine:
+        content = engine.images.store.content
+        with content.ingest(), pytest.raises(IntegrityError):  # somebody else adds something all the while
+            engine.images.pull(name)
+        assert len(list(content.walk())) == 3  # the configuration and the two layers that were right
+        engine.images.pull(other)
+        assert len(list(content.walk())) == 3  # a manifest, a configuration, a layer
+
+
 def test_a_killed_pull_leaves_nothing_after_the_next_command(registry: Registry, proxy: Proxy, place: Place) -> None:
     name = f"{proxy.host}/killed:1"
     push_new(place, f"{registry.host}/killed:1", sample_layers("killed", sizes=(1000, 8_000_000)))

@@ -175,6 +175,8 @@ class _Pull:
             self._undo(operation)
             raise
         self._end(operation)
+        if pulled.is_new:  # one that failed while this one went on had to leave what it had
+            self._collect()
         if isinstance(self.source, RegistrySource):
             with self.images.database.transaction() as tx:
                 blobs = [manifest.config.digest, *(layer.digest for layer in manifest.layers)]
@@ -330,6 +332,10 @@ class _Pull:
                 self.unpacking.layers.undo_intended(operation.id, self.images.layer_keys)
         self.found.clear()
         self._end(operation)
+        self._collect()
+
+    def _collect(self) -> None:
+        """Delete blobs that nothing has, unless somebody is adding some right now: who is the last does it."""
         with contextlib.suppress(LaminaError, OSError):
             self.images.delete_unreferenced_blobs(wait=False)
 
