@@ -218,6 +218,7 @@ def _tar(*members: tuple[str, bytes, str]) -> bytes:
         (gzip.compress(b"FROM scratch\n"), "truncated|no tar header"),
         (b"\x1f\x8bnot gzip" * 100, "corrupt"),
     ],
+    ids=["a way up", "a link that leads up", "cut off", "cut off in gzip", "packed text", "no gzip"],
 )
 def test_a_hostile_or_broken_archive_leaves_nothing(spool: Path, data: bytes, message: str) -> None:
     with pytest.raises(LaminaError, match=message) as error:

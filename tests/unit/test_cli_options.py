@@ -30,9 +30,9 @@ def parsed(*words: str, interspersed: bool = True) -> dict[str, Any]:
 def config(**given: Any) -> ContainerConfig:
     values: dict[str, Any] = {
         "image": "busybox", "arguments": (), "env": (), "env_files": (), "working_dir": "", "user": "", "tty": False,
-        "interactive": False, "auto_remove": False, "volumes": (), "mounts": (), "tmpfses": (), "hostname": "", "networks": ("none",),
-        "network_aliases": (), "ip": "", "ip6": "", "mac_address": "", "published": (), "publish_all": False, "exposed": (),
-        "extra_hosts": (), "dns": (), "dns_search": (), "dns_options": (),
+        "interactive": False, "auto_remove": False, "volumes": (), "mounts": (), "tmpfses": (), "hostname": "",
+        "networks": ("none",), "network_aliases": (), "ip": "", "ip6": "", "mac_address": "",
+        "published": (), "publish_all": False, "exposed": (), "extra_hosts": (), "dns": (), "dns_search": (), "dns_options": (),
         "domainname": "", "entrypoint": None, "read_only": False, "labels": (), "label_files": (), "stop_signal": "",
         "stop_timeout_s": None, "init": False, "storage_options": (),
     }  # fmt: skip

@@ -176,8 +176,14 @@ def test_any_rules_hide_as_a_walk_through_the_directories_does(rules: list[tuple
 
 
 def clean(pattern: str) -> str:
-    """Of what the patterns above can hold, without `..`, which the paths can't hold either."""
-    return "/".join(part for part in pattern.split("/") if part != ".")
+    """Of what the patterns above can hold: `..` takes the part before it away, and stays where there is none."""
+    parts: list[str] = []
+    for part in pattern.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts) or "."
 
 
 @given(st.text())
