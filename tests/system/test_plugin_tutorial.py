@@ -16,7 +16,7 @@ def environment(tmp_path: Path, installed: Environment) -> Environment:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("page", "commands"), [("tutorial", 19), ("network", 4), ("volume", 5), ("wrapping", 8)])
+@pytest.mark.parametrize(("page", "commands"), [("tutorial", 19), ("network", 9), ("volume", 5), ("wrapping", 8)])
 def test_what_a_page_builds_works_as_it_says(
     page: str, commands: int, environment: Environment, tmp_path: Path, own_mounts: None
 ) -> None:

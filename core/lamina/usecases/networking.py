@@ -71,13 +71,13 @@ class Networking:
     # Networks
 
     def make(self, network: Network, driver: NetworkDriver) -> Network:
-        """Record a network, its subnets chosen and its options checked."""
-        checked = self.checked(network, driver)
-        if checked is None:
-            raise UsageError(f"network driver '{driver.name}' makes no networks")
-        with self.context.database.transaction(durable=True) as tx:
-            addresses.check_clear(checked.subnets, self.records.subnets())
-            self.records.insert(tx, checked)
+        """Record a network, its subnets chosen and its options checked; one after the other, so that no two choose the same."""
+        with locked(self.context.run_dir, LOCK):
+            checked = self.checked(network, driver)
+            if checked is None:
+                raise UsageError(f"network driver '{driver.name}' makes no networks")
+            with self.context.database.transaction(durable=True) as tx:
+                self.records.insert(tx, checked)
         return checked
 
     def checked(self, network: Network, driver: NetworkDriver) -> Network | None:

@@ -86,7 +86,10 @@ class Starter:
 
     def plan(self, container: Container) -> list[Step]:
         """Say every step that a start of this container takes in its first process."""
-        joined = self.joined(container)
+        try:
+            joined = self.joined(container)
+        except NotFoundError:  # it can't be started, but its files can be copied
+            joined = None
         driver = None if joined else self.context.plain_network(container.config.network)
         if driver is not None:
             return self._plan(container, driver.attach(container.id, {}), joined)
