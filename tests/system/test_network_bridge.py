@@ -282,6 +282,20 @@ def test_containers_do_not_reach_the_hosts_loopback(run: Run) -> None:
         assert server.has_heard(b"host")
 
 
+def test_a_sender_of_udp_finds_the_container_that_has_the_port_now(run: Run, machine: Netspace) -> None:
+    with Client(machine.path, "udp", "192.0.2.1", 4000) as client, Client("", "udp", "127.0.0.1", 4000) as local:
+        for each in (client, local):
+            each.socket.send(b"too early")
+            with pytest.raises(OSError, match="refused"):
+                each.socket.recv(100)
+        container = run("bridge", "4000:80/udp")
+        for _ in range(2):
+            with Server(net(container), "udp", 80) as server:
+                assert server.meets(client) == "192.0.2.2"
+                assert server.meets(local) == "172.17.0.1"
+            container.restart(timeout_s=0)
+
+
 def test_a_port_that_a_program_has_is_refused_before_anything_starts(engine: Engine, run: Run, root: Path) -> None:
     with Server("", "tcp", 4000):
         with pytest.raises(ConflictError, match="tcp port 4000 is in use by another program"):

@@ -5,6 +5,7 @@ Everything here may be done twice: what is there stays, what has gone is no erro
 
 import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from lamina.errors import LaminaError, NotUsableError
 from lamina.linux import link, netlink, netns, nftables, route
 from lamina.linux.nft_listing import tables
 from lamina.linux.nftables import Batch, Element, Set
+from lamina.model.network import PortMapping
 
 ALIAS = "lamina"
 """The alias of our host links: a link of the wanted name without it is somebody else's, and not touched."""
@@ -139,6 +141,28 @@ def delete_elements(table: str, elements: Elements) -> None:
         batch.delete_elements(into, element)
         with suppress(FileNotFoundError):
             _apply(batch)
+
+
+def forget_senders(ports: Iterable[PortMapping], addresses: Iterable[str]) -> None:
+    """Let what is sent to published ports of UDP find its way anew: the kernel would go on as it began with a sender.
+
+    It may have begun before the port was published, at the host itself, or with the container that had the address before.
+    """
+    wanted = {each.host_port for each in ports if each.protocol == "udp"}
+    if not wanted:
+        return
+    from lamina.linux import conntrack  # a start that publishes UDP pays for it
+
+    containers = set(addresses)
+    with netlink.Socket() as kernel:
+        own = {each.address.partition("/")[0] for each in route.addresses(kernel)}
+    with netlink.Socket(netlink.NETLINK_NETFILTER) as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for each in conntrack.connections(kernel, family):
+                is_meant = each.origin.destination_port in wanted and each.reply.source in own
+                if each.protocol == socket.IPPROTO_UDP and (is_meant or each.reply.source in containers):
+                    with suppress(FileNotFoundError):
+                        conntrack.delete(kernel, each)
 
 
 def _apply(batch: Batch) -> None:

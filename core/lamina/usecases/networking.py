@@ -239,6 +239,7 @@ class Networking:
         with locked(self.context.run_dir, LOCK):
             self._ensure_up(joining.network, joining.driver)
             apply.add_elements(self.table, joining.attachment.elements)
+        apply.forget_senders(joining.endpoint.ports, ())
         for each in joining.attachment.links:
             apply.plug(each, namespace)
 
@@ -308,6 +309,7 @@ class Networking:
         driver = self.context.network(network.driver)
         spec = self.spec(network)
         driver.detach(endpoint.container_id, {}, spec)
+        apply.forget_senders(endpoint.ports, [each.partition("/")[0] for each in endpoint.addresses])
         if has_others:
             if endpoint.ports:
                 joining = self._joining(network, endpoint, None, is_gateway=False)
