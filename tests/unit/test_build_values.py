@@ -16,11 +16,11 @@ from lamina.build.progress_plain import Plain, readable
 from lamina.build.request import BuildRequest, parse_host, parse_secret, parse_ssh
 from lamina.build.scheduler import Again, NeedStage, Readable, Scheduler, Work
 from lamina.build.session import parse_platform
-from lamina.build.settings import apply_setting, joined
+from lamina.build.settings import apply_setting, copy_history, joined
 from lamina.build.state import State, key_of, scratch
 from lamina.build.variables import Arguments
 from lamina.dockerfile.errors import DockerfileError
-from lamina.dockerfile.instructions import Arg
+from lamina.dockerfile.instructions import Arg, Copy
 from lamina.dockerfile.parse import parse
 from lamina.errors import UsageError
 from lamina.model.image import Platform
@@ -253,6 +253,27 @@ def test_an_excerpt_marks_the_lines():
     shown = excerpt(text, parse(text), line=3, last_line=4).splitlines()
     assert shown[0] == "Dockerfile:3"
     assert shown[4:7] == ["   3 | >>> RUN two \\", "   4 | >>>   three", "   5 |     RUN four"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("http://me:hush@r.example/a", "http://xxxxx@r.example/a"),
+        ("HTTPS://hush@r.example/a.git#main", "HTTPS://xxxxx@r.example/a.git#main"),
+        ("https://me:hu@hush@r.example/a@b", "https://xxxxx@r.example/a@b"),
+        ("https://r.example/a@b", "https://r.example/a@b"),
+        ("https://r.example?a=b@c", "https://r.example?a=b@c"),
+        ("git@r.example:team/app", "git@r.example:team/app"),
+    ],
+)
+def test_accounts_in_urls_are_in_no_history_and_in_no_excerpt(url: str, kept: str):
+    text = f"FROM a\nADD {url} /x/\n".encode()
+    dockerfile = parse(text)
+    (add,) = dockerfile.stages[0].instructions
+    assert isinstance(add, Copy)
+    assert add.sources == (url,)
+    assert copy_history(add) == f"ADD {kept} /x/"
+    assert f"ADD {kept} /x/" in excerpt(text, dockerfile, line=2, last_line=2)
 
 
 def test_what_a_copy_looks_at(tmp_path):  # type: ignore[no-untyped-def]

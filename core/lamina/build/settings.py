@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lamina.build.sources import without_accounts
 from lamina.build.state import State
 from lamina.dockerfile.instructions import (
     Cmd,
@@ -94,8 +95,10 @@ def run_history(arguments: Sequence[str], args: dict[str, str]) -> str:
 
 
 def copy_history(copy: Copy) -> str:
-    """Write COPY's or ADD's history."""
-    return " ".join([copy.name, *copy.sources, *(f"<<{heredoc.name}" for heredoc in copy.heredocs), copy.destination])
+    """Write COPY's or ADD's history, which everybody can read who has the image."""
+    return " ".join(
+        [copy.name, *map(without_accounts, copy.sources), *(f"<<{heredoc.name}" for heredoc in copy.heredocs), copy.destination]
+    )
 
 
 def _healthcheck(instruction: Healthcheck) -> image_config.Healthcheck:

@@ -1,9 +1,12 @@
 """How sources and destinations of COPY and ADD are written. Texts alone: no file is looked at."""
 
 import posixpath
+import re
 
 from lamina.archive import paths
 from lamina.errors import UsageError
+
+_ACCOUNT = re.compile(r"(https?://)[^\s/?#@\"']+(?:@[^\s/?#@\"']+)*@", re.IGNORECASE)
 
 
 def is_remote(source: str) -> bool:
@@ -18,6 +21,11 @@ def shown_url(url: str) -> str:
         return paths.shown(url)
     host, slash, path = rest.partition("/")
     return paths.shown(f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}")
+
+
+def without_accounts(text: str) -> str:
+    """Strike the names and passwords, or tokens, out of all URLs in a text that is kept or shown."""
+    return _ACCOUNT.sub(r"\1xxxxx@", text) if "@" in text else text
 
 
 def is_called_directory(path: str) -> bool:

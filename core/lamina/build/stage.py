@@ -15,6 +15,7 @@ from lamina.build.progress import CACHED, CANCELED, DONE, FAILED, Step
 from lamina.build.scheduler import NeedStage, Wait, Work
 from lamina.build.session import Session, with_path, without_triggers
 from lamina.build.settings import apply_setting, copy_history, joined, run_history
+from lamina.build.sources import without_accounts
 from lamina.build.state import State, key_of
 from lamina.build.variables import PROXIES
 from lamina.dockerfile.errors import DockerfileError
@@ -240,7 +241,7 @@ class StageWork:
 
     def _copy(self, state: State, copy: Copy) -> Generator[Wait, None, State]:
         text = copy_history(copy)
-        step = self._step(copy.text)
+        step = self._step(without_accounts(copy.text))
         with self._placed(copy, step):
             source = (yield from self._source(copy.from_, copy, step)) if copy.from_ else None
             return self._copied(state, copy, source, text, step)
