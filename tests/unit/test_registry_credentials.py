@@ -130,6 +130,23 @@ def test_a_helper_that_talks_nonsense_is_said(answer: str, environment: dict[str
     assert Credentials(environment).find("q") is None
 
 
+def test_a_helper_that_never_ends_is_ended(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    helper = write(tmp_path / "bin/docker-credential-mad", "#!/bin/sh\nwhile :; do echo s3cret; done\n")
+    helper.chmod(0o755)
+    write(tmp_path / "docker/config.json", {"credsStore": "mad"})
+    monkeypatch.setattr("lamina.registry.credentials._MAX_BYTES", 1 << 12)
+    with pytest.raises(LaminaError, match="'docker-credential-mad' gave no account but something endless") as caught:
+        Credentials(environment).find("r")
+    assert "s3cret" not in str(caught.value)
+    helper.write_text(f"#!/bin/sh\nexec 2>&-; echo $$ > '{tmp_path}/pid'; read line; read line <'{tmp_path}/never'\n")
+    os.mkfifo(tmp_path / "never")
+    monkeypatch.setattr("lamina.registry.credentials._HELPER_S", 0.5)
+    with pytest.raises(LaminaError, match="'docker-credential-mad' gave no answer for"):
+        Credentials(environment).find("r")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_a_helper_may_give_an_identity_token(environment: dict[str, str], tmp_path: Path):
     helper = write(tmp_path / "bin/docker-credential-id", '#!/bin/sh\necho \'{"Username": "<token>", "Secret": "t"}\'\n')
     helper.chmod(0o755)

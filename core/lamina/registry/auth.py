@@ -143,7 +143,7 @@ class Authenticator:
             return UnauthorizedError(
                 "it wants to know who asks, or there is no such repository", hint=f"`lamina login {self._shown}`"
             )
-        return UnauthorizedError("it refuses the account that is stored for it", hint=f"`lamina login {self._shown}` with another")
+        return UnauthorizedError("it refuses the account", hint=f"`lamina login {self._shown}` with another")
 
     def _fetch(self, challenge: Challenge, scopes: tuple[str, ...], endpoint: Endpoint, credential: Credential | None) -> _Token:
         """Get a token from the realm."""

@@ -7,6 +7,7 @@
 
 import base64
 import binascii
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -143,34 +144,28 @@ class Credentials:
 
     def _run(self, helper: str, verb: str, text: str) -> str | None:
         """Run a helper; None if it knows no such account."""
-        import subprocess  # 15 ms, and only who has a helper needs it
-
         program = f"docker-credential-{helper}"
         try:
-            done = subprocess.run(
-                [program, verb],
-                input=text,
-                capture_output=True,
-                text=True,
-                timeout=_HELPER_S,
-                check=False,
-                env=dict(self._environment),
-            )
+            code, said, complained = _talk([program, verb], text, self._environment)
         except (FileNotFoundError, PermissionError):
             raise _NoHelperError(
                 f"the credential helper '{program}' is not installed", hint=f"install it, or correct '{self.path}'"
             ) from None
-        except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+        except TimeoutError:
+            raise LaminaError(f"the credential helper '{program}' gave no answer for {_HELPER_S} seconds") from None
+        except OverflowError:
+            raise LaminaError(f"the credential helper '{program}' gave no account but something endless") from None
+        except (OSError, UnicodeDecodeError) as error:
             raise LaminaError(f"the credential helper '{program}' failed: {type(error).__name__}") from None
-        if done.returncode:
-            said = (done.stdout + done.stderr).lower()
-            if "not found" in said or "no credentials" in said:
+        if code:
+            told = (said + complained).lower()
+            if "not found" in told or "no credentials" in told:
                 return None
             raise LaminaError(  # what it said may hold anything, and stays untold
-                f"the credential helper '{program}' failed at '{verb}' with exit code {done.returncode}",
+                f"the credential helper '{program}' failed at '{verb}' with exit code {code}",
                 hint=f"try `echo SERVER | {program} get` by hand",
             )
-        return done.stdout
+        return said
 
     def _write(self, document: Mapping[str, Any]) -> None:
         """Replace the file at once, readable for its owner alone. A symlink stays, and what it points to is replaced."""
@@ -199,6 +194,48 @@ class Credentials:
 
 class _NoHelperError(LaminaError):
     pass
+
+
+def _talk(command: list[str], text: str, environment: Mapping[str, str]) -> tuple[int, str, str]:
+    """Run a helper with a text; give its exit code and what it wrote. Raises `TimeoutError`, and `OverflowError` for too much."""
+    import selectors
+    import subprocess  # 15 ms, and only who has a helper needs it
+    import time
+
+    ends_s = time.monotonic() + _HELPER_S
+    pipe = subprocess.PIPE
+    said = (bytearray(), bytearray())
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environment)) as process,
+        selectors.DefaultSelector() as selector,
+    ):
+        try:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # it need not read; a registry's name fits into any pipe
+                    process.stdin.write(text.encode())
+                    process.stdin.close()
+            for stream, heard in zip((process.stdout, process.stderr), said, strict=True):
+                if stream is not None:
+                    selector.register(stream, selectors.EVENT_READ, heard)
+            while selector.get_map():
+                ready = selector.select(max(ends_s - time.monotonic(), 0))
+                if not ready:
+                    raise TimeoutError
+                for key, _ in ready:
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    key.data.extend(data)
+                    if len(key.data) > _MAX_BYTES:
+                        raise OverflowError
+            code = process.wait(max(ends_s - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise TimeoutError from None
+        except BaseException:
+            process.kill()
+            raise
+    return code, said[0].decode(), said[1].decode()
 
 
 def _read(path: str) -> dict[str, Any]:
