@@ -4,13 +4,15 @@
 #   make demo   an image made here runs on the drivers overlay, aufs and vfs; needs root
 #   make lint   ruff, mypy and import-linter
 #   make crash  the tests that kill, at every changing system call instead of a few (hours)
+#   make bench  Lamina and the engines that are here, timed on the same work (docs/speed.md); needs root and a quiet machine.
+#               WORKS=run,build ROUNDS=20 ENGINES=docker,podman JSON=FILE PLOT=FILE PAGE=FILE ANYWAY=1 LIST=1
 #   make clean  delete what the targets made in this directory
 
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_WORKERS ?= 2
 
-.PHONY: test demo lint crash check-lint set-up-test set-up-demo clean
+.PHONY: test demo lint crash bench check-lint set-up-test set-up-demo clean
 
 # A test that fails is run once more, and listed as rerun: the machine may be slow at the wrong moment, a real fault fails twice.
 # The tests run even if lint finds something, so that one run tells everything; either one's failure is the target's.
@@ -43,6 +45,11 @@ demo: set-up-demo
 set-up-test set-up-demo: set-up-%:
 	@PYTHON="$(PYTHON)" sh scripts/set-up.sh $*
 
+bench: set-up-test
+	@PYTHONPATH=bench $(BIN)/python -m lamina_bench $(if $(LIST),--list) $(if $(ANYWAY),--anyway) $(if $(WORKS),--works "$(WORKS)") \
+		$(if $(ENGINES),--engines "$(ENGINES)") $(if $(ROUNDS),--rounds "$(ROUNDS)") \
+		$(if $(JSON),--json "$(JSON)") $(if $(PLOT),--plot "$(PLOT)") $(if $(PAGE),--page "$(PAGE)")
+
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find core plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find core plugins tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
