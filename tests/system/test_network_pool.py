@@ -1,5 +1,6 @@
 """Addresses and networks that come and go: what can't be made, what is used up, and many containers at once."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from packets import addresses
 
 from lamina.engine import ContainerHandle, Engine
-from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
+from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, UsageError
 from lamina.linux import link, netlink, route
 from lamina.model.network import EndpointRequest, Subnet
 
@@ -229,6 +230,29 @@ def test_a_setup_that_fails_leaves_nothing(engine: Engine, run: Run, monkeypatch
     assert leaks.rows(Path(engine.context.root_dir), "SELECT * FROM endpoints") == []
     assert netspaces.run("nft", "list", "tables") == ""
     assert [each.status for each in engine.containers.all()] == ["created"]
+
+
+def test_without_nftables_it_is_said_in_one_line_and_nothing_is_left(
+    engine: Engine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = netlink._opened
+
+    def refused(protocol: int) -> Any:  # what socket(2) says where the kernel has it not
+        if protocol == netlink.NETLINK_NETFILTER:
+            raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+        return opened(protocol)
+
+    monkeypatch.setattr(netlink, "_opened", refused)
+    with pytest.raises(NotUsableError, match="this kernel has no nftables, which bridges need"):
+        run("bridge")
+    assert run("none").status == "running"
+    monkeypatch.undo()
+    assert leaks.rows(Path(engine.context.root_dir), "SELECT * FROM endpoints") == []
+    with netlink.Socket() as host:
+        assert [each.name for each in link.links(host)] == ["lo"]
+    assert [each.record.error for each in engine.containers.all() if each.status == "created"] == [
+        "this kernel has no nftables, which bridges need"
+    ]
 
 
 # Many
