@@ -7,6 +7,7 @@ ENTRYPOINT, HEALTHCHECK and SHELL, ONBUILD's trigger, MAINTAINER, --from, --excl
 """
 
 import re
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -27,7 +28,8 @@ ExpandDocument = Callable[[str], str]
 """The same for a heredoc's content, in which quotes have no meaning. See `expand_document`."""
 
 _ARG_HINT = "give ARG a default before the first FROM, or --build-arg a value"
-_SIGNAL = re.compile(r"(?:SIG)?[A-Z][A-Z0-9]*(?:[+-]\d{1,2})?|\d{1,2}", re.ASCII | re.IGNORECASE)
+_REAL_TIME = re.compile(r"RTMIN\+(?:\d|1[0-5])|RTMAX-(?:\d|1[0-4])", re.ASCII)
+"""signal(7): between SIGRTMIN, which is 34, and SIGRTMAX, which is 64, counted from the nearer end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +265,13 @@ class Shell(Instruction):
     command: Command
 
 
+def _is_signal(text: str) -> bool:
+    name = text.upper().removeprefix("SIG") if text.isascii() else ""
+    if name.isdigit():
+        return len(name) < 3 and 0 < int(name) <= signal.SIGRTMAX
+    return f"SIG{name}" in signal.Signals.__members__ or _REAL_TIME.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopsignal(Instruction):
     """`STOPSIGNAL SIGNAL`."""
@@ -270,10 +279,10 @@ class Stopsignal(Instruction):
     signal: str
 
     def expanded(self, expand: Expand, words: ExpandWords, document: ExpandDocument) -> Self:
-        signal = expand(self.signal)
-        if not _SIGNAL.fullmatch(signal):
-            raise ExpandError(f"'{shown(signal)}' is no signal's name or number", hint="write it as SIGTERM or 15")
-        return replace(self, signal=signal)
+        text = expand(self.signal)
+        if not _is_signal(text):
+            raise ExpandError(f"'{shown(text)}' is no signal's name or number", hint="write it as SIGTERM or 15")
+        return replace(self, signal=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
