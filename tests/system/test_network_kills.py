@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import leaks
@@ -19,7 +19,7 @@ import pytest
 from packets import addresses, exchange
 
 from lamina.engine import Engine
-from lamina.linux import link, netlink
+from lamina.linux import link, netlink, process
 from lamina.model.network import parse_port
 
 CHANGING = ("sendto", "flock", "clone", "clone3", "pwrite64", "setns", "ftruncate", "unlink", "rename", "bind", "listen", "kill")
@@ -72,7 +72,9 @@ def test_a_kill_at_any_call_leaves_nothing_of_networks(root: Path, tmp_path: Pat
     killed = 0
     for name, number in calls[::step]:
         reset(root)
+        before = leaks.descendants().keys()
         killed += run_killed(program, root, name, number)
+        wait_until_alone(root, before, f"killed at {name} number {number}")
         check(root, f"killed at {name} number {number}")
     assert killed
     clear(root, "at the end")
@@ -142,12 +144,10 @@ def clear(root: Path, when: str) -> None:
     with netlink.Socket() as host:
         assert [each.name for each in link.links(host) if each.name != "lo"] == [], when
     assert netspaces.run("nft", "list", "tables") == "", when
-    wait_until_alone(root, when)
 
 
 def check(root: Path, when: str) -> None:
     """Open the store as the next command does, and hold the kernel against what it says."""
-    wait_until_alone(root, when)
     warnings: list[str] = []
     with Engine(root_dir=str(root), storage_driver="overlay", warn=warnings.append) as engine:
         assert not warnings, f"{when}: {warnings}"
@@ -178,10 +178,19 @@ def check(root: Path, when: str) -> None:
             assert set(addresses(kept)) <= set(kept.exec_output(["ip", "address"]).replace("/", " ").split()), when
 
 
-def wait_until_alone(root: Path, when: str) -> None:
-    """Give what was orphaned a moment to end by itself; what then still runs has been forgotten."""
+def wait_until_alone(root: Path, before: Set[int], when: str) -> None:
+    """Give what was orphaned a moment to end by itself: whoever is new, and monitors whose container has ended."""
     deadline = time.monotonic() + 20
-    while left := [pid for pid, words in leaks.descendants().items() if str(root) in words]:
-        leaks.reap(set())
+    while True:
+        leaks.reap(set(before))
+        left = {pid: words for pid, words in leaks.descendants().items() if pid not in before}
+        for pid, started, monitor_pid, monitor_started in leaks.rows(
+            root, "SELECT pid, pid_started, monitor_pid, monitor_started FROM containers WHERE status = 'running'"
+        ):
+            is_over = not process.is_alive(int(str(pid)), started and int(str(started)))
+            if is_over and process.is_alive(int(str(monitor_pid)), monitor_started and int(str(monitor_started))):
+                left[int(str(monitor_pid))] = "monitor"
+        if not left:
+            return
         assert time.monotonic() < deadline, f"{when}: processes are left: {left}"
         time.sleep(0.02)
