@@ -97,7 +97,7 @@ def test_system_prune_leaves_what_is_in_use_and_frees_what_it_says(lamina: Lamin
     asked = lamina.result("system", "prune", stdin="no\n")
     assert asked.returncode == 0
     assert asked.stdout == ""
-    assert "WARNING! This will remove:\n  - all stopped containers\n  - all dangling images" in asked.stderr
+    assert "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used" in asked.stderr
     assert asked.stderr.endswith("Are you sure you want to continue? [y/N] ")
     assert lamina("ps", "--all", "--quiet").count("\n") == 1
     pruned = lamina("system", "prune", "--all", "--volumes", "--force")
@@ -116,12 +116,15 @@ def test_system_prune_leaves_what_is_in_use_and_frees_what_it_says(lamina: Lamin
 
 @one_driver
 def test_system_prune_takes_only_what_the_filters_let_through(lamina: Lamina) -> None:
+    lamina("network", "create", "--label", "keep", "kept")
+    lamina("network", "create", "gone")
     lamina("create", "--name", "kept", "--label", "keep", "busybox", "true")
     lamina("create", "--name", "gone", "busybox", "true")
-    lamina("system", "prune", "--force", "--filter", "label!=keep")
+    assert "Deleted Networks:\ngone\n" in lamina("system", "prune", "--force", "--filter", "label!=keep")
     assert lamina("ps", "--all", "--format", "{{.Names}}") == "kept"
     lamina("system", "prune", "--force", "--filter", "until=1h")
     assert lamina("ps", "--all", "--format", "{{.Names}}") == "kept"
+    assert lamina("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}") == "kept"
     assert "invalid filter 'size'" in lamina.error("system", "prune", "--force", "--filter", "size=1", code=1)
     assert "'until' can't be used with --volumes" in lamina.error(
         "system", "prune", "--force", "--volumes", "--filter", "until=1h", code=1

@@ -83,6 +83,11 @@ def test_a_network_is_created_shown_and_removed(host: Lamina):
         "Containers": {}, "Options": {"mtu": "1400"}, "Labels": {"kind": "test", "bare": ""},
     }  # fmt: skip
     assert host("network", "inspect", "--format", "{{.Name}} {{(index .IPAM.Config 0).Gateway}}", created[:12]) == "back 10.77.0.9"
+    assert (
+        host("inspect", "--format", "{{.Driver}}", "back")
+        == host("inspect", "--type", "network", "-f", "{{.Driver}}", "back")
+        == "bridge"
+    )
     assert host("network", "rm", "back") == "back"
     assert "no such network: 'back'" in host.error("network", "inspect", "back", code=1).replace("[]", "")
     assert host("network", "rm", "--force", "back") == "back"

@@ -54,7 +54,7 @@ def container_rows(
             "Status": status_text(container, now_ns=now_ns),
             "State": container.status.value,
             "Names": container.name,
-            "Ports": _ports(engine, container) if container.id in in_networks and container.is_active else "",
+            "Ports": _ports(engine, container) if container.id in in_networks else "",
             "Mounts": _mounts(container, cuts=cuts),
             "LocalVolumes": str(len(container.volumes)),
             "Labels": ",".join(f"{name}={labels[name]}" for name in sorted(labels)),

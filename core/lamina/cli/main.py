@@ -29,7 +29,7 @@ CONTAINER_COMMANDS = {
     "exec": "run a command in a running container",
     "explain": "tell where a container's files come from and what a write would copy",
     "export": "write a container's files as a tar archive",
-    "inspect": "show all that is known of containers, images or volumes",
+    "inspect": "show all that is known of containers, images, volumes or networks",
     "kill": "send a signal to containers",
     "logs": "show what a container has written",
     "migrate": "move containers to another storage driver",

@@ -66,7 +66,7 @@ def network_settings(context: Context, container: Container) -> dict[str, Any]:
     The addresses above `Networks` are those in a driver's own network, such as `bridge`: older than the rest.
     """
     records = NetworkRecords(database=context.database)
-    endpoints = {each.network_id: each for each in records.endpoints_of(container.id)} if container.is_active else {}
+    endpoints = {each.network_id: each for each in records.endpoints_of(container.id)}
     listed: dict[str, Any] = {}
     own = _endpoint(None, None, None)
     for request in _requests(container.config):

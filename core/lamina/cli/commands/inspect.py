@@ -1,11 +1,11 @@
-"""`lamina inspect`: all that is known of containers, images and volumes, by name; also `container inspect`."""
+"""`lamina inspect`: all that is known of containers, images, volumes and networks, by name; also `container inspect`."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina.cli.completion import complete_containers, complete_images, complete_volumes
+from lamina.cli.completion import complete_containers, complete_images, complete_made_networks, complete_volumes
 from lamina.cli.documents import print_documents
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
@@ -14,13 +14,12 @@ from lamina.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from lamina.engine import Engine
 
-TYPES = ("container", "image", "volume")
+TYPES = ("container", "image", "volume", "network")
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    return [
-        name for complete in (complete_containers, complete_images, complete_volumes) for name in complete(ctx, param, incomplete)
-    ]
+    completers = (complete_containers, complete_images, complete_volumes, complete_made_networks)
+    return [name for complete in completers for name in complete(ctx, param, incomplete)]
 
 
 @click.command(cls=Command)
@@ -30,7 +29,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_complete)
 @click.pass_context
 def command(ctx: click.Context, *, names: Sequence[str], template: str | None, shows_size: bool, kind: str | None) -> int:
-    """Show all that is known of containers, images or volumes, as JSON."""
+    """Show all that is known of containers, images, volumes or networks, as JSON."""
     settings: Settings = ctx.obj
     if kind is None and ctx.parent is not None and ctx.parent.info_name == "container":
         kind = "container"
@@ -43,6 +42,7 @@ def _finder(engine: "Engine", kind: str | None, *, shows_size: bool) -> Callable
         "container": lambda name: _container(engine, name, shows_size=shows_size),
         "image": lambda name: _image(engine, name),
         "volume": lambda name: _volume(engine, name),
+        "network": lambda name: _network(engine, name),
     }
 
     def find(name: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _finder(engine: "Engine", kind: str | None, *, shows_size: bool) -> Callable
             except (NotFoundError, UsageError):
                 continue
             return document()  # beyond the search, so that a missing driver is told as what it is
-        raise NotFoundError(f"no such object: '{name}'", hint="it is no container, no image and no volume")
+        raise NotFoundError(f"no such object: '{name}'", hint="it is no container, no image, no volume and no network")
 
     return find
 
@@ -82,3 +82,10 @@ def _volume(engine: "Engine", name: str) -> Callable[[], dict[str, Any]]:
 
     volume = engine.volumes.find(name)
     return lambda: volume_document(engine.volumes, volume)
+
+
+def _network(engine: "Engine", name: str) -> Callable[[], dict[str, Any]]:
+    from lamina.usecases.network_documents import network_document
+
+    network = engine.networks.get(name)
+    return lambda: network_document(engine.networks, network)

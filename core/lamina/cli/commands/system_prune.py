@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from lamina.cli.commands.image_prune import image_filter, print_removals
+from lamina.cli.commands.network_prune import network_filter
 from lamina.cli.commands.volume_ls import print_removed, volume_filter
 from lamina.cli.filters import Filters, labels_match, parse_filters
 from lamina.cli.main import Settings
@@ -23,7 +24,7 @@ from lamina.model.container import Container
 @click.option("--force", "-f", is_flag=True, help="Don't ask back.")
 @click.pass_obj
 def command(settings: Settings, /, *, all_images: bool, volumes: bool, filters: Sequence[str], force: bool) -> None:
-    """Remove containers that don't run, images that nothing uses, and unpacked layers that no container stands on.
+    """Remove containers that don't run, networks and images that nothing uses, and unpacked layers that no container stands on.
 
     The images whose layers go stay whole: the next container has them unpacked again.
     """
@@ -35,6 +36,7 @@ def command(settings: Settings, /, *, all_images: bool, volumes: bool, filters: 
     with settings.engine() as engine:
         removed, freed = engine.containers.prune(matches=container_filter(wanted))
         print_removed("Containers", removed)
+        print_removed("Networks", engine.networks.prune(matches=network_filter(wanted)))
         if volumes:
             names, freed_more = engine.volumes.prune(matches=volume_filter(wanted))
             print_removed("Volumes", names)
@@ -55,7 +57,7 @@ def command(settings: Settings, /, *, all_images: bool, volumes: bool, filters: 
 
 
 def _warning(*, all_images: bool, volumes: bool, filters: Sequence[str]) -> str:
-    lines = ["This will remove:", "  - all stopped containers"]
+    lines = ["This will remove:", "  - all stopped containers", "  - all networks not used by at least one container"]
     if volumes:
         lines.append("  - all anonymous volumes not used by at least one container")
     lines.append(f"  - all {'images without at least one container associated to them' if all_images else 'dangling images'}")
