@@ -171,7 +171,8 @@ def test_many_stars_take_no_time():
         ("EXPOSE $P 80 53/UDP 8001-8002/tcp", {"ports": ("10/tcp", "20/tcp", "53/udp", "80/tcp", "8001/tcp", "8002/tcp")}),
         ("EXPOSE 127.0.0.1:8080:80 [::1]:1:2/udp", {"ports": ("2/udp", "80/tcp")}),
         ('VOLUME ["/$A", "/b c"]', {"paths": ("/one", "/b c")}),
-        ("STOPSIGNAL SIG$S", {"signal": "SIGTERM"}), ("STOPSIGNAL rtmax-2", {"signal": "rtmax-2"}), ("STOPSIGNAL 64", {"signal": "64"}),
+        ("STOPSIGNAL SIG$S", {"signal": "SIGTERM"}), ("STOPSIGNAL rtmax-2", {"signal": "rtmax-2"}),
+        ("STOPSIGNAL 64", {"signal": "64"}),
         ("COPY --from=b --chown=$A --chmod=$M --exclude=$A $A 'b' /$A/", {
             "sources": ("one", "b"), "destination": "/one/", "chown": "one", "chmod": "0644", "exclude": ("$A",), "from_": "b"}),
         ("ADD --checksum=$A $A /", {"checksum": "one", "sources": ("one",)}),
@@ -234,8 +235,9 @@ def test_args_of_one_line_are_taken_one_after_the_other():
         ("FROM $NO", "'$NO' is empty"), ("FROM --platform=$NO x", "'$NO' is empty"), ("ENV $NO=1", "'$NO' is empty"),
         ("VOLUME $NO", "'$NO' is empty"),
         ("EXPOSE $A", "'one' is no port"), ("EXPOSE 70000", "'70000'"), ("EXPOSE 9-8", "'9-8'"), ("EXPOSE 1/x", "'1/x'"),
-        ("STOPSIGNAL sig term", "'sig term'"), ("STOPSIGNAL SIGFOO", "'SIGFOO'"), ("STOPSIGNAL 0", "'0'"), ("STOPSIGNAL 65", "'65'"),
-        ("STOPSIGNAL RTMIN+16", "'RTMIN+16'"), ("STOPSIGNAL SIG", "'SIG'"), ("WORKDIR 'x", "quote '"), ("COPY ${a /", "'}'"), ("COPY <<a /\n${\na", r"'\n'"),
+        ("STOPSIGNAL sig term", "'sig term'"), ("STOPSIGNAL SIGFOO", "'SIGFOO'"), ("STOPSIGNAL 0", "'0'"),
+        ("STOPSIGNAL 65", "'65'"), ("STOPSIGNAL RTMIN+16", "'RTMIN+16'"), ("STOPSIGNAL SIG", "'SIG'"),
+        ("WORKDIR 'x", "quote '"), ("COPY ${a /", "'}'"), ("COPY <<a /\n${\na", r"'\n'"),
     ],
 )  # fmt: skip
 def test_what_turns_out_wrong_is_refused_by_its_value(text: str, named: str):
