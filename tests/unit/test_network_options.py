@@ -73,6 +73,17 @@ def test_a_port_that_cannot_be_meant_is_one_line(text: str, why: str):
     assert "\n" not in caught.value.message
 
 
+def test_a_port_of_the_host_leads_to_one_port_of_the_container():
+    with pytest.raises(UsageError, match="'4000:80/tcp' and '4000:81/tcp' are to be published at the same port"):
+        read(published=("4000:80", "4000:81"))
+    assert (
+        len(
+            read(published=("4000:80", "4000:80", "4000:80/udp", "127.0.0.1:4001:80", "80", "81", "5000-5001:8", "5000:9"))["ports"]
+        )
+        == 7
+    )
+
+
 def test_exposed_ports_are_single_ports_and_ranges():
     assert read(exposed=("80", "53/udp", "90-91/tcp"), published=("1:80",))["exposed_ports"] == (
         "80/tcp", "53/udp", "90/tcp", "91/tcp",

@@ -110,7 +110,14 @@ def _read_ports(texts: Sequence[str]) -> "tuple[PortMapping, ...]":
         return ()
     from lamina.model.network import parse_port
 
-    return tuple(dict.fromkeys(port for text in texts for port in parse_port(text)))
+    ports = tuple(dict.fromkeys(port for text in texts for port in parse_port(text)))
+    taken: dict[tuple[str, int, str], PortMapping] = {}
+    for port in ports:
+        if port.host_port and not port.host_port_end:
+            other = taken.setdefault((port.host_ip, port.host_port, port.protocol), port)
+            if other is not port:
+                raise UsageError(f"'{other}' and '{port}' are to be published at the same port")
+    return ports
 
 
 def _read_exposed(texts: Sequence[str]) -> list[str]:
