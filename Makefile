@@ -5,7 +5,7 @@
 #   make lint   ruff, mypy and import-linter
 #   make crash  the tests that kill, at every changing system call instead of a few (hours)
 #   make bench  Lamina and the engines that are here, timed on the same work (docs/speed.md); needs root and a quiet machine.
-#               WORKS=run,build ROUNDS=20 ENGINES=docker,podman JSON=FILE PLOT=FILE PAGE=FILE ANYWAY=1 LIST=1
+#               WORKS=run,build ROUNDS=20 ENGINES=docker,podman JSON=FILE PLOT=FILE PAGE=FILE FROM=FILE,FILE ANYWAY=1 LIST=1
 #   make clean  delete what the targets made in this directory
 
 PYTHON ?= python3
@@ -48,7 +48,7 @@ set-up-test set-up-demo: set-up-%:
 bench: set-up-test
 	@PYTHONPATH=bench $(BIN)/python -m lamina_bench $(if $(LIST),--list) $(if $(ANYWAY),--anyway) $(if $(WORKS),--works "$(WORKS)") \
 		$(if $(ENGINES),--engines "$(ENGINES)") $(if $(ROUNDS),--rounds "$(ROUNDS)") \
-		$(if $(JSON),--json "$(JSON)") $(if $(PLOT),--plot "$(PLOT)") $(if $(PAGE),--page "$(PAGE)")
+		$(if $(JSON),--json "$(JSON)") $(if $(PLOT),--plot "$(PLOT)") $(if $(PAGE),--page "$(PAGE)") $(if $(FROM),--from "$(FROM)")
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -16,7 +16,7 @@ from pathlib import Path
 from lamina_bench import machine
 from lamina_bench.catalogue import WORKS, chosen
 from lamina_bench.chart import chart
-from lamina_bench.document import document
+from lamina_bench.document import document, read, together
 from lamina_bench.lab import PEERS, Lab
 from lamina_bench.report import Quiet, Report
 from lamina_bench.rounds import measure
@@ -32,6 +32,8 @@ def main(words: Sequence[str]) -> int:
     if asked.list:
         _list()
         return 0
+    if files := _split(asked.earlier):
+        return _again(files, asked)
     try:
         works = chosen(_split(asked.works))
         engines = _split(asked.engines)
@@ -60,6 +62,19 @@ def main(words: Sequence[str]) -> int:
     report = _measured(works, engines, asked, program, load=load, busy=busy, quiet=quiet)
     _write(report, asked)
     return 1 if report.failed else 0
+
+
+def _again(paths: Sequence[str], asked: argparse.Namespace) -> int:
+    """Show what earlier runs have measured."""
+    reports = []
+    for path in paths:
+        try:
+            reports.append(read(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            print(f"bench: '{path}' can't be read: {error}", file=sys.stderr)
+            return 1
+    _write(together(reports, [work.name for work in WORKS]), asked)
+    return 0
 
 
 def _measured(
@@ -107,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", default="", metavar="FILE", help="write every figure there (JSON=)")
     parser.add_argument("--plot", default="", metavar="FILE", help="draw the targets there, as SVG (PLOT=)")
     parser.add_argument("--page", default="", metavar="FILE", help="put the tables between the marks of this page (PAGE=)")
+    parser.add_argument(
+        "--from", dest="earlier", default="", metavar="FILE,…", help="measure nothing, show what --json wrote (FROM=)"
+    )
     parser.add_argument("--dir", default="/var/tmp", metavar="DIR", help="where the benchmark makes its directory; on a disk")
     parser.add_argument("--lamina", default="", metavar="PROGRAM", help="the program to measure; this environment's own without it")
     return parser

@@ -51,8 +51,8 @@ def value(target: Target, number: float) -> str:
 def seconds(number: float) -> str:
     """Write a time with three digits."""
     size = abs(number)
-    unit, factor = ("s", 1.0) if size >= 1 else ("ms", 1e3) if size >= 1e-3 else ("µs", 1e6)
-    return f"{number * factor:.3g} {unit}" if size * factor < 1000 else f"{number * factor:.0f} {unit}"
+    unit, factor = ("s", 1.0) if size >= 0.9995 else ("ms", 1e3) if size >= 0.9995e-3 else ("µs", 1e6)
+    return f"{number * factor:.3g} {unit}" if size * factor < 999.5 else f"{number * factor:.0f} {unit}"
 
 
 def measured(spread: Spread, metric: Metric) -> tuple[str, str]:
