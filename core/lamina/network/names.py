@@ -9,7 +9,7 @@ Not here: when that is (`usecases/networking.py`), and the files of a container 
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lamina.errors import UsageError
@@ -37,22 +37,11 @@ SYSTEMD_RESOLVERS = "/run/systemd/resolve/resolv.conf"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A member of a network."""
+    """The running members of a network, as lines of a hosts file: of each endpoint those for itself and those for the others."""
 
-    network: Network
-    endpoint: Endpoint
-    container: Container
-
-    def names(self, *, is_itself: bool) -> list[str]:
-        """What it is called there; the first is its address's name, and for itself that is its host name."""
-        config = self.container.config
-        hostname = config.hostname or self.container.short_id
-        full = [f"{hostname}.{config.domainname}"] if config.domainname else []
-        names = [*full, hostname] if is_itself else []
-        if not self.network.is_predefined:
-            name = self.container.name
-            names += [name, *self.endpoint.aliases, *full, hostname, self.container.short_id, f"{name}.{self.network.name}"]
-        return list(dict.fromkeys(names))
+    itself: Mapping[str, list[str]]
+    others: Mapping[str, list[str]]
+    """Ordered by name; empty in a network without names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +81,7 @@ class Names:
         if network.is_predefined:
             return
         with locked(self.run_dir, "names"):
-            known: dict[str, list[Known]] = {}
+            known: dict[str, Known] = {}
             for endpoint in self.networks.endpoints_in(network.id):
                 self._rewrite(endpoint.container_id, known)
 
@@ -106,7 +95,7 @@ class Names:
         for endpoint in self.networks.endpoints_of(container.id):
             self.refresh(self.networks.by_id(endpoint.network_id))
 
-    def _rewrite(self, container_id: str, known: dict[str, list[Known]]) -> None:
+    def _rewrite(self, container_id: str, known: dict[str, Known]) -> None:
         path = os.path.join(self.folder_of(container_id), "hosts")
         with contextlib.suppress(FileNotFoundError):  # it is just being removed, or hasn't been written yet
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -115,28 +104,30 @@ class Names:
             if new != text:
                 overwrite(path, new)
 
-    def _block(self, container_id: str, known: dict[str, list[Known]]) -> list[str]:
+    def _block(self, container_id: str, known: dict[str, Known]) -> list[str]:
         """The lines about a container itself and all that it can reach by name; `known` are members of networks, by their ids."""
-        itself: list[str] = []
-        others: list[str] = []
-        for own in self.networks.endpoints_of(container_id):
+        lines = [BEGIN]
+        owns = self.networks.endpoints_of(container_id)
+        for own in owns:
             if own.network_id not in known:
                 known[own.network_id] = self._members(self.networks.by_id(own.network_id))
-            for each in known[own.network_id]:
-                is_itself = each.endpoint.id == own.id
-                if is_itself or not each.network.is_predefined:
-                    names = " ".join(each.names(is_itself=is_itself))
-                    lines = [f"{address.partition('/')[0]}\t{names}" for address in each.endpoint.addresses]
-                    (itself if is_itself else others).extend(lines)
-        return [BEGIN, *itself, *sorted(others, key=lambda line: line.partition("\t")[2]), END]
+            lines += known[own.network_id].itself.get(own.id, ())
+        for own in owns:
+            for endpoint_id, about in known[own.network_id].others.items():
+                if endpoint_id != own.id:
+                    lines += about
+        return [*lines, END]
 
-    def _members(self, network: Network) -> list[Known]:
-        found = []
-        for endpoint in self.networks.endpoints_in(network.id):
-            container = self.containers.by_id(endpoint.container_id)
-            if container is not None:
-                found.append(Known(network=network, endpoint=endpoint, container=container))
-        return found
+    def _members(self, network: Network) -> Known:
+        itself: dict[str, list[str]] = {}
+        others: dict[str, list[str]] = {}
+        found = [(each, self.containers.by_id(each.container_id)) for each in self.networks.endpoints_in(network.id)]
+        members = sorted(((container, each) for each, container in found if container is not None), key=lambda pair: pair[0].name)
+        for container, endpoint in members:
+            itself[endpoint.id] = _lines(endpoint, names_of(container, network, endpoint, is_itself=True))
+            if not network.is_predefined:
+                others[endpoint.id] = _lines(endpoint, names_of(container, network, endpoint, is_itself=False))
+        return Known(itself=itself, others=others)
 
     def _put(self, container_id: str, name: str, text: str) -> None:
         path = os.path.join(self.folder_of(container_id), name)
@@ -145,6 +136,22 @@ class Names:
             return
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
+
+
+def names_of(container: Container, network: Network, endpoint: Endpoint, *, is_itself: bool) -> list[str]:
+    """What a container is called in a network; the first is its address's name, and for itself that is its host name."""
+    config = container.config
+    hostname = config.hostname or container.short_id
+    full = [f"{hostname}.{config.domainname}"] if config.domainname else []
+    names = [*full, hostname] if is_itself else []
+    if not network.is_predefined:
+        names += [container.name, *endpoint.aliases, *full, hostname, container.short_id, f"{container.name}.{network.name}"]
+    return list(dict.fromkeys(names))
+
+
+def _lines(endpoint: Endpoint, names: Sequence[str]) -> list[str]:
+    said = " ".join(names)
+    return [f"{address.partition('/')[0]}\t{said}" for address in endpoint.addresses]
 
 
 def extra_lines(extra_hosts: Iterable[str], gateways: Sequence[str]) -> list[str]:
