@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lamina.errors import UsageError
 from lamina.model.container import Container, ContainerConfig
@@ -35,8 +35,7 @@ SYSTEMD_RESOLVERS = "/run/systemd/resolve/resolv.conf"
 """The real ones behind systemd-resolved's 127.0.0.53 (systemd-resolved(8))."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(NamedTuple):
     """The running members of a network, as lines of a hosts file: of each endpoint those for itself and those for the others."""
 
     itself: Mapping[str, list[str]]
@@ -44,16 +43,23 @@ class Known:
     """Ordered by name; empty in a network without names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The files of the containers of one root directory."""
+    """The files of the containers of one root directory. `folder_of` says where a container's are, by its id."""
 
-    containers: ContainerRecords
-    networks: NetworkRecords
-    folder_of: Callable[[str], str]
-    """Where a container's files are, by its id."""
-    run_dir: str
-    warn: Callable[[str], None]
+    def __init__(
+        self,
+        *,
+        containers: ContainerRecords,
+        networks: NetworkRecords,
+        folder_of: Callable[[str], str],
+        run_dir: str,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.containers = containers
+        self.networks = networks
+        self.folder_of = folder_of
+        self.run_dir = run_dir
+        self.warn = warn
 
     def write(self, container: Container) -> None:
         """Write hostname, hosts and resolv.conf of a container that is about to start; its endpoints are recorded already.

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lamina.api.drivers import NetworkDriver
 from lamina.api.networks import EndpointSpec, NetworkSetup, NetworkSpec
@@ -23,12 +23,15 @@ from lamina.errors import LaminaError, NotFoundError, StateError, UsageError
 from lamina.linux import process
 from lamina.model.container import Container, ContainerConfig
 from lamina.model.network import Endpoint, EndpointRequest, Network, PortMapping, Subnet, exposed_mappings
-from lamina.network import addresses, apply, ports, proxy
+from lamina.network import addresses, apply
 from lamina.network.names import Names
 from lamina.store.networks import NetworkRecords, own_id
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
 from lamina.usecases.settings import DEFAULT_ROOT_DIR
+
+if TYPE_CHECKING:
+    from lamina.network.ports import Held
 
 LOCK = "networks"
 _ENDPOINT_ID_BYTES = 32
@@ -48,7 +51,12 @@ class Preparation:
 
     def __init__(self) -> None:
         self.joinings: list[Joining] = []
-        self.held = ports.Held()
+        self.held: Held | None = None
+
+    def close(self) -> None:
+        """Let go of ports that nobody has taken over."""
+        if self.held is not None:
+            self.held.close()
 
     @property
     def attachment(self) -> Attachment:
@@ -175,14 +183,14 @@ class Networking:
             place = self._gateway_place([network for network, _ in found])
             wanted = published(container.config)
             if wanted and place is not None:
-                prepared.held = ports.hold(tx, self.records, endpoints[place].id, wanted, self._name_of)
-                endpoints[place] = endpoints[place]._replace(ports=tuple(prepared.held.ports))
+                prepared.held = held = self._hold(tx, endpoints[place].id, wanted)
+                endpoints[place] = endpoints[place]._replace(ports=tuple(held.ports))
         try:
             for at, ((network, request), endpoint) in enumerate(zip(found, endpoints, strict=True)):
                 prepared.joinings.append(self._joining(network, endpoint, request.options, is_gateway=at == place))
             self.names.write(container)
         except BaseException:
-            prepared.held.close()
+            prepared.close()
             raise
         return prepared
 
@@ -264,10 +272,17 @@ class Networking:
         ]
         apply.set_up(setup, self.table, elements, self.context.warn)
 
-    def _forward(self, joinings: Iterable[Joining], held: ports.Held, pid: int) -> None:
+    def _hold(self, tx: sqlite3.Connection, endpoint_id: str, wanted: Sequence[PortMapping]) -> "Held":
+        from lamina.network import ports  # for those who publish some
+
+        return ports.hold(tx, self.records, endpoint_id, wanted, self._name_of)
+
+    def _forward(self, joinings: Iterable[Joining], held: "Held | None", pid: int) -> None:
         """Hand the ports' sockets to the process that holds them, and forwards where the kernel can't."""
-        if not held.sockets:
+        if held is None or not held.sockets:
             return
+        from lamina.network import proxy
+
         joining = next(each for each in joinings if each.endpoint.ports)
         forwarder = proxy.start(held.sockets, joining.attachment.forwardings, pid)
         held.close()
@@ -334,7 +349,7 @@ class Networking:
         """Put a container into a network now, if it runs, and record what it asks of networks from now on."""
         operation = Operation(name="network connect")
         endpoint: Endpoint | None = None
-        held = ports.Held()
+        held: Held | None = None
         try:
             if container.is_active:
                 namespace = _namespace(container)
@@ -348,7 +363,7 @@ class Networking:
                     )
                     wanted = () if network.internal or leads_out else published(container.config)
                     if wanted:
-                        held = ports.hold(tx, self.records, endpoint.id, wanted, self._name_of)
+                        held = self._hold(tx, endpoint.id, wanted)
                         endpoint = endpoint._replace(ports=tuple(held.ports))
                 is_gateway = not network.internal and not leads_out
                 joining = self._joining(network, endpoint, dict(request.options), is_gateway=is_gateway)
@@ -367,7 +382,8 @@ class Networking:
                 error.add_note(f"while cleaning up: {second}")
             raise
         finally:
-            held.close()
+            if held is not None:
+                held.close()
 
     def disconnect(self, container: Container, network: Network, requests: tuple[EndpointRequest, ...]) -> None:
         """Take a container out of a network now, if it runs, and record what it asks of networks from now on."""
@@ -435,6 +451,8 @@ class Networking:
                 apply.replug(each, namespace)
             pid, started = self.records.forwarder(endpoint.id)
             if endpoint.ports and not (pid and process.is_alive(pid, started)):
+                from lamina.network import ports
+
                 self._forward([joining], ports.hold_again(endpoint.ports, self.context.warn), container.pid)
         return True
 

@@ -138,7 +138,7 @@ class Starter:
             )  # fmt: skip
         finally:
             if prepared is not None:
-                prepared.held.close()
+                prepared.close()
 
     def _launch_attached(
         self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int], *,
