@@ -191,6 +191,29 @@ def test_a_running_container_is_connected_and_disconnected(engine: Engine, run: 
     assert [network.name for network, _ in engine.networks.endpoints(container.record)] == ["one"]
 
 
+def test_published_ports_go_and_come_with_the_network_that_leads_out(engine: Engine, run: Run) -> None:
+    for name in ("one", "two"):
+        engine.networks.create(name)
+    container = run("one", "4000:80", name="moving")
+    engine.networks.disconnect("one", container.record)
+    assert engine.networks.ports(container.record) == []
+    with Server("", "tcp", 4000):
+        with pytest.raises(ConflictError, match="tcp port 4000 is in use by another program"):
+            engine.networks.connect("two", container.record)
+    assert addresses(container) == []
+    engine.networks.connect("two", container.record)
+    assert exchange(container, "tcp", 80, "127.0.0.1", 4000) == engine.networks.get("two").subnets[0].gateway
+    assert exchange(container, "tcp", 80, "::1", 4000) == engine.networks.get("two").subnets[0].gateway
+
+
+def test_no_container_is_a_router_to_the_host_or_to_others(engine: Engine, run: Run) -> None:
+    engine.networks.create("six", ipv6=True, internal=True)
+    container = run("six")
+    bridge = next(each for each in links() if each.startswith("lb"))
+    assert netns.sysctl(f"net/ipv6/conf/{bridge}/accept_ra") == "0"
+    assert netns.sysctl("net/ipv6/conf/eth0/accept_ra", namespace=net(container)) == "0"
+
+
 def test_one_container_joins_another_ones_network_and_names(engine: Engine, run: Run) -> None:
     engine.networks.create("ours")
     first = run("ours", name="first", hostname="shared")

@@ -294,11 +294,14 @@ def plug(wanted: ContainerLink, namespace: str) -> None:
                 if wanted.has_hairpin:
                     link.set_hairpin(host, wanted.host_name, is_on=True)
         has_ipv6 = any(":" in each for each in wanted.addresses)
-        setting = (f"net/ipv6/conf/{wanted.name}/{'accept_dad' if has_ipv6 else 'disable_ipv6'}", "0" if has_ipv6 else "1")
+        folder = f"net/ipv6/conf/{wanted.name}"
+        settings = [(f"{folder}/accept_dad", "0")] if has_ipv6 else [(f"{folder}/disable_ipv6", "1")]
+        if has_ipv6 and wanted.kind == "veth":
+            settings.append((f"{folder}/accept_ra", "0"))  # its routes are told; who else advertises some is another container
 
         def inside() -> netlink.Socket:
             with suppress(FileNotFoundError):
-                netns.set_sysctls([setting])
+                netns.set_sysctls(settings)
             return netlink.Socket()
 
         with netns.within(namespace, inside) as kernel:

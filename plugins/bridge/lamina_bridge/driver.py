@@ -47,10 +47,9 @@ class BridgeNetwork:
         """The bridge, its rules, and forwarding unless the network is internal."""
         options, bridge = _read(network)
         has_ipv6 = any(each.is_ipv6 for each in network.subnets)
-        settings = [
-            # its addresses are used at once (and are nobody else's); without any of IPv6 it takes part in none
-            (f"net/ipv6/conf/{bridge}/{'accept_dad' if has_ipv6 else 'disable_ipv6'}", "0" if has_ipv6 else "1"),
-        ]
+        folder = f"net/ipv6/conf/{bridge}"
+        # Its addresses are used at once, for they are nobody else's; and no container is a router of the host's (CVE-2020-13401).
+        settings = [(f"{folder}/accept_ra", "0"), (f"{folder}/accept_dad", "0")] if has_ipv6 else [(f"{folder}/disable_ipv6", "1")]
         if not network.internal:
             settings += [(f"net/ipv4/conf/{bridge}/route_localnet", "1"), ("net/ipv4/ip_forward", "1")]
             if has_ipv6:
