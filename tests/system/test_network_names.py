@@ -67,6 +67,7 @@ def test_a_name_is_there_at_once_after_start_and_gone_at_once_after_stop(engine:
         assert reaches(first, name)
     assert reaches(second, "first"), "and the new one knows who was there before"
     assert hosts(first)["other"] == [address(engine, second)]
+    assert hosts(second)["second"] == [address(engine, second)], "and itself, once"
     second.kill("KILL")
     assert not reaches(first, "second")
     assert "other" not in hosts(first)
@@ -99,6 +100,9 @@ def test_on_the_default_bridge_there_are_no_names_as_with_docker(engine: Engine)
     first, second = run(engine, "first", "bridge"), run(engine, "second", "bridge")
     assert reaches(first, address(engine, second, "bridge"))
     assert not reaches(first, "second")
+    assert not reaches(second, "first")
+    for one, other in ((first, second), (second, first)):
+        assert address(engine, other, "bridge") not in one.exec_output(["cat", "/etc/hosts"])
     assert reaches(second, second.id[:12]), "its own host name it knows"
 
 

@@ -240,9 +240,10 @@ def test_a_file_is_overwritten_in_the_same_inode(tmp_path: Path):
         assert (path.read_text(), path.stat().st_ino) == (text, inode)
 
 
-def resolv(tmp_path: Path, text: str, *, has_ipv6: bool = False, **config: Any) -> tuple[str, bool]:
+def resolv(tmp_path: Path, text: str, *, has_ipv6: bool = False, is_apart: bool = True, **config: Any) -> tuple[str, bool]:
     (tmp_path / "resolv.conf").write_text(text)
-    return resolvers(ContainerConfig(image="x", **config), has_ipv6=has_ipv6, path=str(tmp_path / "resolv.conf"))
+    paths = {"path": str(tmp_path / "resolv.conf"), "behind_path": str(tmp_path / "behind")}
+    return resolvers(ContainerConfig(image="x", **config), has_ipv6=has_ipv6, is_apart=is_apart, **paths)
 
 
 def test_resolvers_on_the_hosts_loopback_are_left_out(tmp_path: Path):
@@ -253,6 +254,14 @@ def test_resolvers_on_the_hosts_loopback_are_left_out(tmp_path: Path):
     assert resolv(tmp_path, host, has_ipv6=True)[0].startswith("nameserver 10.0.0.1\nnameserver fd00::1\nsearch")
     assert resolv(tmp_path, "nameserver 127.0.0.1\nnameserver ::1\n", has_ipv6=True) == ("", True)
     assert resolv(tmp_path, "") == ("", False)
+
+
+def test_behind_systemds_resolver_are_those_that_it_asks(tmp_path: Path):
+    (tmp_path / "behind").write_text("nameserver 10.0.0.2\nnameserver 127.0.0.1\nsearch other\n")
+    assert resolv(tmp_path, "nameserver 127.0.0.53\nsearch a\n") == ("nameserver 10.0.0.2\nsearch a\n", False)
+    assert resolv(tmp_path, "nameserver 10.0.0.9\n") == ("nameserver 10.0.0.9\n", False)
+    on_host = resolv(tmp_path, "nameserver 127.0.0.53\n", is_apart=False, dns_search=("a",))
+    assert on_host == ("nameserver 127.0.0.53\nsearch a\n", False), "on the host's own network its loopback is reached"
 
 
 def test_what_dns_options_say_replaces_the_hosts(tmp_path: Path):

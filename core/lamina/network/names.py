@@ -199,16 +199,20 @@ def overwrite(path: str, text: str) -> None:
 # resolv.conf
 
 
-def resolvers(config: ContainerConfig, *, has_ipv6: bool, path: str = "") -> tuple[str, bool]:
+def resolvers(
+    config: ContainerConfig, *, has_ipv6: bool, is_apart: bool = True, path: str = HOST_RESOLVERS,
+    behind_path: str = SYSTEMD_RESOLVERS,
+) -> tuple[str, bool]:  # fmt: skip
     """Give a container's resolv.conf, and whether it lacks a name server that the container could reach.
 
-    It is the host's, without resolvers on the host's loopback, which is not the container's; what --dns, --dns-search and
+    It is the host's. Where the network is apart from the host's, resolvers on the host's loopback are left out, which is not the
+    container's; if none is left, it has those of `behind_path`, which systemd-resolved asks. What --dns, --dns-search and
     --dns-option say replaces what is said there of that kind.
     """
-    servers, search, options = read_resolvers(path or HOST_RESOLVERS)
-    reachable = [each for each in servers if _is_reachable(each, has_ipv6=has_ipv6)]
-    if not path and servers and not reachable:
-        reachable = [each for each in read_resolvers(SYSTEMD_RESOLVERS)[0] if _is_reachable(each, has_ipv6=has_ipv6)]
+    servers, search, options = read_resolvers(path)
+    reachable = [each for each in servers if not is_apart or _is_reachable(each, has_ipv6=has_ipv6)]
+    if servers and not reachable:
+        reachable = [each for each in read_resolvers(behind_path)[0] if _is_reachable(each, has_ipv6=has_ipv6)]
     chosen = list(config.dns) or reachable
     search = [each for each in config.dns_search if each != "."] if config.dns_search else search
     options = list(config.dns_options) or options

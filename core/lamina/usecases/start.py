@@ -342,7 +342,7 @@ class Starter:
 
             hosts = "".join(f"{line}\n" for line in extra_lines(config.extra_hosts, ()))
             if config.dns or config.dns_search or config.dns_options:
-                resolv_conf, _ = resolvers(config, has_ipv6=True)
+                resolv_conf, _ = resolvers(config, has_ipv6=True, is_apart=False)
         write_files(
             self.context.container_dir(container.id),
             hostname=config.hostname or container.short_id,
