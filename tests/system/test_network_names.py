@@ -101,6 +101,7 @@ def test_on_the_default_bridge_there_are_no_names_as_with_docker(engine: Engine)
     assert reaches(first, address(engine, second, "bridge"))
     assert not reaches(first, "second")
     assert not reaches(second, "first")
+    assert "second" not in hosts(second), "nor its own"
     for one, other in ((first, second), (second, first)):
         assert address(engine, other, "bridge") not in one.exec_output(["cat", "/etc/hosts"])
     assert reaches(second, second.id[:12]), "its own host name it knows"
