@@ -1,7 +1,7 @@
 """The command line: `make bench`, or `PYTHONPATH=bench .venv/bin/python -m lamina_bench`.
 
-The exit code is 0 when all that was asked for was measured, whatever the figures; 1 if something failed; 3 if the machine is too
-busy.
+The exit code is 0 when all that was asked for was measured, whatever the figures; 1 if something failed or it was interrupted; 3 if
+the machine is too busy.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from lamina_bench.catalogue import WORKS, chosen
 from lamina_bench.chart import chart
 from lamina_bench.document import document, read, together
 from lamina_bench.lab import PEERS, Lab
-from lamina_bench.report import Quiet, Report
+from lamina_bench.report import Quiet, Report, WorkReport
 from lamina_bench.rounds import measure
 from lamina_bench.table import into_page, text
 from lamina_bench.work import FailedError, Work
@@ -61,7 +61,7 @@ def main(words: Sequence[str]) -> int:
         print(f"bench: {said}: the figures will be rough", file=sys.stderr)
     report = _measured(works, engines, asked, program, load=load, busy=busy, quiet=quiet)
     _write(report, asked)
-    return 1 if report.failed else 0
+    return 1 if report.failed or len(report.works) < len(works) else 0
 
 
 def _again(paths: Sequence[str], asked: argparse.Namespace) -> int:
@@ -86,9 +86,15 @@ def _measured(
     for folder in ("core", "plugins"):
         compileall.compile_dir(str(Path(__file__).parents[2] / folder), quiet=2)
     began, started = time.strftime("%Y-%m-%d %H:%M %Z"), time.monotonic()
+    done: list[WorkReport] = []
     with Lab(parent=asked.dir, chosen=engines, lamina_program=program) as lab:
         facts = machine.facts(lab)
-        done = tuple(measure(work, lab, rounds=asked.rounds or work.rounds, told=_told) for work in works)
+        try:
+            for work in works:
+                done.append(measure(work, lab, rounds=asked.rounds or work.rounds, told=_told))
+        except (KeyboardInterrupt, SystemExit):  # an hour's figures are not thrown away
+            told = f"interrupted, so there is nothing of {', '.join(work.name for work in works[len(done) :])}"
+            print(f"\nbench: {told}", file=sys.stderr)
         _told("taking away what was made")
     _told("")
     return Report(
@@ -96,7 +102,7 @@ def _measured(
         took_s=time.monotonic() - started,
         machine=facts,
         quiet=Quiet(load_before=load, busy_before=busy, load_after=machine.load(), is_quiet=quiet),
-        works=done,
+        works=tuple(done),
     )
 
 
