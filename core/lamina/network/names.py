@@ -182,9 +182,10 @@ def with_block(text: str, block: Sequence[str]) -> str:
 
 
 def overwrite(path: str, text: str) -> None:
-    """Give a file other contents and keep its inode, which containers have mounted; a reader sees no half of a line.
+    """Give a file other contents and keep its inode, which containers have mounted.
 
-    Written in one go; a shorter text is followed by empty lines until the file is cut.
+    It is written in one go and never empty in between; a shorter text is followed by empty lines until the file is cut. (Whoever
+    reads in that very moment may still get old bytes and new ones: the kernel promises no more.)
     """
     data = text.encode(errors="surrogateescape")
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
