@@ -3,7 +3,7 @@ machine's busybox.
 
 busybox     busybox and its links, 2 MB
 files-100   the same with 100 files of 1 KiB more, files-8000 with 8,000
-big         the same with 8,000 files of 240 MB in all; gzip makes about a third of them
+big         the same with 8,000 files of 240 MB in all; gzip makes about half of them
 deep        400 layers of one small file each, on busybox
 """
 
@@ -106,7 +106,7 @@ class Samples:
 
 
 def big_files() -> Iterator[tuple[str, bytes]]:
-    """8,000 files, most small and few large as in a Linux distribution; a third of the bytes noise and the rest words."""
+    """8,000 files, most small and few large as in a Linux distribution; an eighth of the blocks noise and the rest words."""
     dice = random.Random(7)
     sizes = [dice.lognormvariate(8.5, 1.8) for _ in range(BIG_FILES)]
     scale = BIG_BYTES / sum(sizes)
@@ -116,7 +116,7 @@ def big_files() -> Iterator[tuple[str, bytes]]:
     for number, size in enumerate(sizes):
         left, parts = round(size * scale), []
         while left > 0:
-            source = noise if dice.random() < 0.3 else text
+            source = noise if dice.random() < 0.12 else text
             length = min(left, 16384)
             begin = dice.randrange(len(source) - length)
             parts.append(source[begin : begin + length])
