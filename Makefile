@@ -27,7 +27,7 @@ test: set-up-test
 lint: set-up-test check-lint
 
 crash: set-up-test
-	LAMINA_KILLS=all $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 36000 -k kill tests/system
+	LAMINA_KILLS=all $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 36000 -k "kill or come_and_go_at_once" tests/system
 
 check-lint:
 	@echo "make lint: ruff, mypy, import-linter"

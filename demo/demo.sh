@@ -5,7 +5,8 @@
 # promised ends the demonstration with an error. All of it happens in a directory of its own, of which nothing is left.
 set -eu
 LAMINA_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/lamina-demo-XXXXXX")
-export LAMINA_ROOT
+LAMINA_NETWORK=none  # nothing here needs one, and so the machine's links and rules stay as they are
+export LAMINA_ROOT LAMINA_NETWORK
 unset LAMINA_RUN_DIR LAMINA_STORAGE_DRIVER LAMINA_CONFIG
 shared=$(mktemp -d "${TMPDIR:-/tmp}/lamina-host-XXXXXX")
 

@@ -49,6 +49,7 @@ def run(*words: str | Path, code: int = 0, cwd: Path | None = None, timeout_s: f
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "LAMINA", "PYTEST"))
     }
+    clean["LAMINA_NETWORK"] = "none"  # the machine's links and rules stay as they are
     done = subprocess.run(
         [str(word) for word in words], capture_output=True, text=True, env=clean, cwd=cwd or "/", timeout=timeout_s, check=False,
         stdin=subprocess.DEVNULL,

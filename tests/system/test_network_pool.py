@@ -19,7 +19,7 @@ from lamina.linux import link, netlink, route
 from lamina.model.network import EndpointRequest, Subnet
 
 FOREVER = ["sleep", "1000000"]
-MANY = 200 if os.environ.get("LAMINA_SOAK") == "all" else 40
+MANY = 200 if os.environ.get("LAMINA_KILLS") == "all" else 40
 AT_ONCE = 20
 
 
