@@ -319,6 +319,33 @@ def test_who_stops_in_a_blob_is_not_waited_for(serve: Callable[..., Server], pla
         over.set()
 
 
+def test_a_refusal_without_an_end_is_not_waited_for(serve: Callable[..., Server], place: Place) -> None:
+    place.configure("[registries]\nattempts = 1\ntimeout = 50\n")
+    over, ended = threading.Event(), list[bool]()
+
+    def stall(request: Handler) -> None:
+        request.reply(401, b"who", {"WWW-Authenticate": 'Basic realm="r"'}, length=-1)
+        request.wfile.flush()
+        ended.append(over.wait(10))
+        request.close_connection = True
+
+    try:
+        refused(place, serve(("/manifests/", stall)), LaminaError, "wants to know who asks")
+    finally:
+        over.set()
+    wait_until(lambda: ended, "the one that stalls has ended")
+    assert ended == [True], "the rest of the refusal was waited for"
+
+
+def test_layers_that_the_disk_has_no_space_for_are_refused_before_they_come(serve: Callable[..., Server], place: Place) -> None:
+    huge = Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of(PACKED), size_bytes=1 << 60)
+    manifest = Manifest(config=described(CONFIG, OCI_CONFIG), layers=(huge,)).to_bytes()
+    asked: list[str] = []
+    server = serve((str(Digest.of(PACKED)), lambda request: asked.append(request.path)), manifest=manifest)
+    refused(place, server, LaminaError, f"its layers take {1 << 40} MiB, and [0-9]+ MiB are free")
+    assert asked == []
+
+
 def test_a_failing_layer_does_not_wait_for_one_that_stalls(serve: Callable[..., Server], place: Place) -> None:
     place.configure("[registries]\nattempts = 1\ntimeout = 50\n")
     began, over, ended = threading.Event(), threading.Event(), list[bool]()

@@ -260,6 +260,9 @@ def read_limited(response: "BaseHTTPResponse", limit_bytes: int, what: str) -> b
 
 def drop(response: "BaseHTTPResponse") -> None:
     """Let go of an answer whose body nobody wants: a short one is read, so that its connection can be used again."""
+    if response.headers.get("Content-Length") is None and response.headers.get("Transfer-Encoding") is None:
+        response.close()  # it ends with the connection, or never
+        return
     try:
         read_limited(response, MAX_ERROR_BYTES, "")
     except LaminaError:

@@ -6,8 +6,9 @@ error nothing is left: no blob, no unpacked layer that wasn't there before.
 """
 
 import contextlib
+import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -201,6 +202,7 @@ class _Pull:
         config = ImageConfig.from_bytes(content, f"the configuration of '{self.source.described}'")
         warning = self._check(manifest, config)
         unique = {layer.digest: layer for layer in manifest.layers}
+        self._check_space(unique.values())
         fetches = {digest: self._fetch(layer, ingest, lock, self.report) for digest, layer in unique.items()}
         with Fetches(list(fetches.values())):
             budget = Budget.of(self.max_bytes)
@@ -235,6 +237,19 @@ class _Pull:
         if self.platform is None and not fits(config.platform, this_machine()):
             return f"the image '{described}' is for {config.platform}, and this machine is {this_machine()}"
         return ""
+
+    def _check_space(self, layers: Iterable[Descriptor]) -> None:
+        """Refuse before the first byte what can't have a place here, such as a layer that is said to have an exbibyte."""
+        content = self.images.content
+        wanted = sum(layer.size_bytes for layer in layers if not content.exists(layer.digest))
+        space = os.statvfs(content.tmp_dir)
+        free = space.f_bavail * space.f_frsize
+        if wanted > free:
+            place = content.tmp_dir
+            raise LaminaError(
+                f"'{self.source.described}': its layers take {wanted >> 20} MiB, and {free >> 20} MiB are free in '{place}'",
+                hint="free some space, or let --root be on a larger disk",
+            )
 
     def _unpack(
         self, manifest: Manifest, config: ImageConfig, fetches: Mapping[Digest, Fetch], budget: Budget, operation: Operation
