@@ -90,7 +90,8 @@ def _reset_signals() -> None:
 
 def _report(report_fd: int, error: BaseException, step: Step | None) -> None:
     number = getattr(error, "errno", None) or 0
-    message = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    text = getattr(error, "strerror", None)
+    message = text[:1].lower() + text[1:] if text else f"{type(error).__name__}: {error}"  # as all of our messages begin
     name = getattr(error, "filename", None)
     if isinstance(name, bytes):
         name = os.fsdecode(name)
@@ -98,11 +99,11 @@ def _report(report_fd: int, error: BaseException, step: Step | None) -> None:
     if isinstance(step, Execute):
         code = NOT_FOUND if number in {errno.ENOENT, errno.ENOTDIR} else NOT_EXECUTABLE
         name = step.arguments[0]
-    text = "\0".join(
+    report = "\0".join(
         ["error", str(code), str(number), step.name if step is not None else "begin", message + (f": '{name}'" if name else "")]
     )
     try:
-        os.write(report_fd, text.replace("\n", " ").encode("utf-8", "surrogateescape") + b"\n")
+        os.write(report_fd, report.replace("\n", " ").encode("utf-8", "surrogateescape") + b"\n")
     finally:
         os._exit(code)
 
