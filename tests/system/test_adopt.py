@@ -422,7 +422,7 @@ def test_a_kill_at_any_call_leaves_nothing_half_adopted(docker: Path, tmp_path: 
     before = fingerprint([docker])
     calls = list(traced_calls(PROGRAM, str(tmp_path / "traced"), str(docker), tmp_path / "trace"))
     assert len(calls) > 100, calls
-    chosen = calls if os.environ.get("LAMINA_KILLS") == "all" else calls[:: max(1, len(calls) // 12)]
+    chosen = calls if os.environ.get("LAMINA_KILLS") == "all" else calls[:: max(1, len(calls) // 6)]
     killed = 0
     for number, (name, which) in enumerate(chosen):
         root, when = tmp_path / f"root{number}", f"killed at {name} number {which}"

@@ -34,7 +34,7 @@ def matches(printed: str, expected: str) -> bool:
     return re.fullmatch(pattern, "\n".join(line for line in printed.splitlines() if line)) is not None
 
 
-@pytest.mark.parametrize("driver", ["overlay", "aufs", "vfs"])
+@pytest.mark.parametrize("driver", ["overlay"])
 def test_every_snippet_prints_what_the_page_says(driver: str, root_dir: str, own_network: None) -> None:
     end = "\x1e"
     program = f"\nprint({end!r}, flush=True)\n".join(snippets())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import leaks
 import pytest
-from cases import DRIVERS, FOREVER, PROGRAM, Lamina
+from cases import FOREVER, PROGRAM, Lamina, driver_of, each_driver
 
 from lamina.engine import Engine
 from lamina.errors import ConflictError, LaminaError
@@ -27,10 +27,7 @@ DEAD_BOOT = "00000000-0000-0000-0000-000000000000"
 
 @pytest.fixture
 def driver(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request, "param", "overlay"))
-
-
-each_driver = pytest.mark.parametrize("driver", DRIVERS, indirect=True)
+    return driver_of(request)
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -343,7 +340,6 @@ def store_at(place: Path, driver: str, prepared: Path) -> Iterator[Lamina]:
 
 
 @pytest.mark.parametrize("what", AWKWARD)
-@each_driver
 def test_a_root_directory_may_have_any_name(
     what: str, driver: str, tmp_path: Path, prepared_roots: dict[str, Path], own_mounts: None
 ):

@@ -286,7 +286,7 @@ def test_a_kill_at_any_call_leaves_the_old_state_or_the_new_one(
         calls = list(traced_calls(PROGRAM, str(lamina.root), target, tmp_path / "trace"))
         assert len(calls) > 20, calls
         lamina("migrate", "-q", "--to", source, "work")
-        chosen = calls if long_form else sample(calls, 10)
+        chosen = calls if long_form else sample(calls, 8)
         for name, number in chosen:
             when = f"{source} to {target}, killed at {name} number {number}"
             was_killed = run_killed(PROGRAM, str(lamina.root), target, name, number)

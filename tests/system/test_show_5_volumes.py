@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina, own_dir, wait_until
+from cases import FOREVER, Lamina, driver_of, each_driver, own_dir, wait_until
 
 from lamina.linux import mount
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
 
 
 @pytest.fixture
@@ -31,6 +36,7 @@ def layers_in(archive: Path, folder: str) -> list[str]:
         return sorted(name for name in tar.getnames() if name.lstrip("./").startswith(folder))
 
 
+@each_driver
 @pytest.mark.parametrize("form", ["-v {}:/test", "--mount type=bind,source={},target=/test", "--volume={}:/test:rw"])
 def test_both_sides_read_what_the_other_writes(lamina: Lamina, shared: Path, form: str):
     container = lamina.background(*form.format(shared).split(" "), "base", *FOREVER)
@@ -59,6 +65,7 @@ def test_a_single_file_is_shared_in_both_directions(lamina: Lamina, tmp_path: Pa
     assert lamina("run", "--rm", "made", "sh", "-c", "cat /single; wc -c < /fresh/place") == "the image's own file\n0"
 
 
+@each_driver
 def test_the_images_own_content_is_hidden_unharmed_and_there_again_without_the_volume(lamina: Lamina, shared: Path):
     assert (
         lamina("run", "--rm", "-v", f"{shared}:/test", "base", "sh", "-c", "ls /test; rm -rf /test/*; echo x > /test/inside")
@@ -71,6 +78,7 @@ def test_the_images_own_content_is_hidden_unharmed_and_there_again_without_the_v
     )
 
 
+@each_driver
 def test_the_host_does_not_see_the_mount_while_the_container_runs(lamina: Lamina, shared: Path):
     """On the image `busybox`, which has no /test: on the host the mount point is an empty directory."""
     before = [each.target for each in mount.mounts()]
@@ -93,12 +101,14 @@ def test_the_host_does_not_see_the_mount_while_the_container_runs(lamina: Lamina
     assert os.listdir(own_dir(lamina, container) / "test") == []
 
 
+@each_driver
 def test_where_the_image_has_content_the_host_sees_that_and_none_of_the_volumes(lamina: Lamina, shared: Path):
     container = lamina.background("-v", f"{shared}:/test", "base", *FOREVER)
     assert sorted(os.listdir(lamina.merged(container) / "test")) == ["deep", "inside"]
     assert mounts_below(lamina.merged(container)) == []
 
 
+@each_driver
 def test_a_commit_has_an_empty_directory_and_none_of_the_volumes_files(lamina: Lamina, shared: Path, tmp_path: Path):
     container = lamina.background("-v", f"{shared}:/test", "-v", f"{shared}:/made/here", "busybox", *FOREVER)
     lamina("exec", container, "sh", "-c", "echo own > /own; echo container > /test/from-container")

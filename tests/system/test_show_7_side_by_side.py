@@ -3,7 +3,12 @@
 import json
 
 import pytest
-from cases import DRIVERS, FOREVER, Lamina
+from cases import DRIVERS, FOREVER, Lamina, driver_of
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
 
 
 @pytest.fixture

@@ -10,10 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina
+from cases import FOREVER, Lamina, driver_of, each_driver
 from straces import changing_calls, strace
 
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}  # else Python's cache of our own modules is written on the way
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +59,7 @@ RUNS = {
 }  # fmt: skip
 
 
+@each_driver
 @pytest.mark.parametrize("words", RUNS.values(), ids=RUNS)
 def test_a_run_names_every_changing_call_of_every_process_in_order(lamina: Lamina, tmp_path: Path, words: tuple[str, ...]):
     ours, theirs = both(lamina, tmp_path, "run", *words)

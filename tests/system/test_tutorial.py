@@ -4,14 +4,21 @@ The host's network is the test's own network namespace: there is port 80 free, a
 """
 
 import http.client
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tutorial
-from cases import Lamina, wait_until
+from cases import DRIVERS, Lamina, wait_until
 
 PORT = 3141
+
+
+@pytest.fixture(params=DRIVERS if os.environ.get("LAMINA_KILLS") == "all" else ["aufs"])
+def driver(request: pytest.FixtureRequest) -> str:
+    """Each in the long form; the story of networks builds the same on another one."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
