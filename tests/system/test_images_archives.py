@@ -15,6 +15,7 @@ import pytest
 
 from lamina.errors import ArchiveError, IntegrityError, LaminaError, UsageError
 from lamina.model.digest import Digest
+from lamina.model.machine import machine_architecture
 from lamina.model.reference import Reference
 from lamina.store.bootstrap import bootstrap
 from lamina.store.content import ContentStore
@@ -22,7 +23,6 @@ from lamina.store.database import Database
 from lamina.store.image_archive import SavedImage, load, save
 from lamina.store.image_build import add_layer_image
 from lamina.store.images import Image, ImageStore
-from lamina.store.oci_archive import machine_architecture
 
 
 def ref(text: str) -> Reference:

@@ -420,7 +420,7 @@ def test_a_digest_wins_over_a_tag(registry: Registry, place: Place) -> None:
 
 def push_index(registry: Registry, place: Place, path: str, platforms: list[str]) -> tuple[Digest, dict[str, Digest]]:
     """Push an index of images for platforms."""
-    from lamina.registry.platforms import parse_platform
+    from lamina.model.platforms import parse_platform
 
     manifests, digests = [], {}
     for text in platforms:
@@ -440,7 +440,7 @@ def push_index(registry: Registry, place: Place, path: str, platforms: list[str]
 
 
 def test_an_index_gives_the_image_for_this_machine_or_the_one_asked_for(registry: Registry, place: Place) -> None:
-    from lamina.registry.platforms import this_machine
+    from lamina.model.platforms import this_machine
 
     mine = str(this_machine())
     name = f"{registry.host}/index:1"

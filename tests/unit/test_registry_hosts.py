@@ -7,9 +7,9 @@ import pytest
 from lamina.errors import UsageError
 from lamina.model.digest import Digest
 from lamina.model.image import Descriptor, Platform
+from lamina.model.platforms import choose, fits, offered, parse_platform
 from lamina.registry.hosts import Certificates, RegistriesSettings, read_registries
 from lamina.registry.http import Http
-from lamina.registry.platforms import choose, fits, offered, parse_platform
 
 DIGEST = Digest("sha256:" + "0" * 64)
 

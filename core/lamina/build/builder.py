@@ -25,14 +25,13 @@ from lamina.dockerfile.parse import parse
 from lamina.errors import NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.image import Platform
+from lamina.model.machine import machine_architecture
 from lamina.model.reference import Reference
 from lamina.store.images import Image
 from lamina.usecases.context import Context
 
 if TYPE_CHECKING:
     from lamina.build.context import BuildContext
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ def build(context: Context, request: BuildRequest, progress: Progress) -> Built:
     begun_ns = time.time_ns()
     request = _with_epoch(request)
     _check_texts(request)
-    machine = Platform(os="linux", architecture=_ARCHITECTURES.get(os.uname().machine, os.uname().machine))
+    machine = Platform(os="linux", architecture=machine_architecture())
     platform = parse_platform(request.platform, machine=machine) if request.platform else machine
     distrusted: set[Digest] = set()
     layers = _layers(context, request, distrusted)

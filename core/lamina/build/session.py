@@ -13,6 +13,7 @@ from lamina.build.state import State, of_image, scratch
 from lamina.build.variables import Arguments
 from lamina.dockerfile.instructions import Copy, Dockerfile
 from lamina.errors import NotFoundError, UsageError
+from lamina.model import platforms
 from lamina.model.container import merge_env
 from lamina.model.image import Platform
 from lamina.store.images import Image
@@ -128,28 +129,14 @@ def without_triggers(state: State) -> State:
     return state.with_defaults(on_build=()) if state.defaults.on_build else state
 
 
-_ARCHITECTURES = {
-    "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armhf": "arm", "armel": "arm",
-    "armv7l": "arm",
-}  # fmt: skip
-
-
 def parse_platform(text: str, *, machine: Platform) -> Platform:
-    """Read `OS/ARCHITECTURE[/VARIANT]`, an architecture alone, or `local`."""
+    """Read a platform as `pull` does, or `local`. Raise UsageError for one that nothing here can run."""
     if text == "local":
         return machine
-    parts = text.lower().split("/")
-    if len(parts) == 1:
-        parts = ["linux", parts[0]] if parts[0] != "linux" else ["linux", machine.architecture]
-    if not 2 <= len(parts) <= 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
-        raise UsageError(f"invalid platform '{text}'", hint="write OS/ARCHITECTURE, such as linux/amd64")
-    if parts[0] != "linux":
+    platform = platforms.parse_platform(text)
+    if platform.os != "linux":
         raise UsageError(f"the platform '{text}' can't be built here", hint="only linux can")
-    architecture = _ARCHITECTURES.get(parts[1], parts[1])
-    variant = parts[2] if len(parts) == 3 else ""
-    if (architecture, variant) in {("arm64", "v8"), ("amd64", "v1")}:
-        variant = ""  # what these are without saying so (containerd: platforms, Normalize)
-    return Platform(os=parts[0], architecture=architecture, variant=variant)
+    return platform
 
 
 def _fits(has: Platform, wanted: Platform) -> bool:

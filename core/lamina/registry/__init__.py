@@ -10,7 +10,6 @@ local.py           lamina:, our own store
 writing.py         files that appear whole or not at all
 remote.py          docker://, registries; opening.py opens them with this machine's settings and accounts
 client.py          requests to one host; http.py the connections, auth.py who asks, credentials.py the accounts, hosts.py the ways
-platforms.py       which image of an index is for this machine
 pull.py            from any place into the store; fetch.py brings the blobs; report.py tells of it
 push.py            from any place to any other
 """

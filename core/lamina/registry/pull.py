@@ -28,7 +28,7 @@ from lamina.model.image import (
 )
 from lamina.model.image_config import ImageConfig
 from lamina.registry.fetch import Fetch, Fetches
-from lamina.registry.platforms import choose, fits, offered, this_machine
+from lamina.model.platforms import choose, fits, offered, this_machine
 from lamina.registry.remote import RegistrySource
 from lamina.registry.report import Report, State, Transferred, tell_nobody
 from lamina.registry.transport import Document

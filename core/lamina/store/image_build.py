@@ -7,6 +7,7 @@ from dataclasses import replace
 from lamina.archive.compression import Readable, Writable
 from lamina.errors import UsageError
 from lamina.model.image_config import Defaults, HistoryEntry, ImageConfig, format_time
+from lamina.model.machine import machine_architecture
 from lamina.model.reference import Reference
 from lamina.store.content import Ingest
 from lamina.store.images import Image, ImageStore
@@ -20,7 +21,7 @@ from lamina.store.layer_ingest import (
     check_root,
     read_layer,
 )
-from lamina.store.oci_archive import machine_architecture, oci_manifest
+from lamina.store.oci_archive import oci_manifest
 
 
 def import_rootfs(

@@ -4,7 +4,6 @@ Which image of a multi-platform index is taken: this machine's. The others are l
 that stands alone is taken whatever its platform.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,13 +22,13 @@ from lamina.model.image import (
     parse_document,
 )
 from lamina.model.image_config import ImageConfig
+from lamina.model.machine import machine_architecture
 from lamina.model.reference import Reference
 from lamina.store.archive_spool import Spool, blob_path
 from lamina.store.images import CONTAINERD_NAME, REF_NAME, LayerBlob
 from lamina.store.layer_ingest import IncomingLayer
 
 _MAX_INDEX_DEPTH = 4
-_GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "i586": "386"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,12 +39,6 @@ class ArchivedImage:
     config: bytes
     layers: list[IncomingLayer]
     names: list[Reference]
-
-
-def machine_architecture() -> str:
-    """This machine by Go's name."""
-    machine = os.uname().machine
-    return _GO_ARCHITECTURES.get(machine, machine)
 
 
 def find_images(spool: Spool) -> list[ArchivedImage]:

@@ -29,7 +29,7 @@ def wanted_platform(text: str) -> "Platform | None":
     """Read a `--platform`; None for none."""
     if not text:
         return None
-    from lamina.registry.platforms import parse_platform
+    from lamina.model.platforms import parse_platform
 
     return parse_platform(text)
 

@@ -8,22 +8,19 @@ import click
 from lamina import __version__
 from lamina.cli.options import Command
 from lamina.cli.talk import INSPECT_FORMAT_HELP, show_document
-
-# Go's names for machines, which Docker shows; others are the same in both.
-_GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm", "ppc64le": "ppc64le", "riscv64": "riscv64"}
+from lamina.model.machine import machine_architecture
 
 
 @click.command(cls=Command)
 @click.option("--format", "-f", "template", default=None, metavar="FORMAT", help=INSPECT_FORMAT_HELP)
 def command(*, template: str | None) -> None:
     """Show the version of lamina, of Python and of the kernel."""
-    machine = os.uname()
     facts = {
         "Version": __version__,
         "PythonVersion": ".".join(str(part) for part in sys.version_info[:3]),
-        "KernelVersion": machine.release,
+        "KernelVersion": os.uname().release,
         "Os": "linux",
-        "Arch": _GO_MACHINES.get(machine.machine, machine.machine),
+        "Arch": machine_architecture(),
     }
     if template:
         # there is no daemon: who asks for the server's version, as scripts for Docker do, asks for the same program

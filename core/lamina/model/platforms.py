@@ -9,12 +9,8 @@ from collections.abc import Sequence
 
 from lamina.errors import UsageError
 from lamina.model.image import Descriptor, Platform
+from lamina.model.machine import ARCHITECTURES
 
-_ALIASES = {
-    "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "i386": ("386", ""), "i486": ("386", ""), "i586": ("386", ""),
-    "i686": ("386", ""), "aarch64": ("arm64", ""), "armhf": ("arm", "v7"), "armel": ("arm", "v6"), "armv8l": ("arm", "v8"),
-    "armv7l": ("arm", "v7"), "armv6l": ("arm", "v6"), "armv5tel": ("arm", "v5"), "loongarch64": ("loong64", ""),
-}  # fmt: skip
 _UNSAID = {("arm64", "v8"), ("amd64", "v1")}
 """Variants that an architecture has without saying so."""
 _ARM = ("v8", "v7", "v6", "v5")
@@ -36,7 +32,7 @@ def parse_platform(text: str) -> Platform:
 
 
 def _platform(system: str, architecture: str, variant: str) -> Platform:
-    name, implied = _ALIASES.get(architecture, (architecture, ""))
+    name, implied = ARCHITECTURES.get(architecture, (architecture, ""))
     variant = variant or implied
     return Platform(os=system, architecture=name, variant="" if (name, variant) in _UNSAID else variant)
 
