@@ -106,12 +106,7 @@ class Layers:
                         raise DamagedLayerError(blob)
 
             self.protect(state)
-            while True:
-                try:
-                    layers.unpack(self.storage, keys, open_layer, self._operation)
-                    break
-                except LayerGoneError:
-                    continue  # another process has discarded the one below meanwhile; its blob is still there, so begin again
+            layers.unpack(self.storage, keys, open_layer, self._operation)
         return tuple(reversed(keys))
 
     @contextlib.contextmanager

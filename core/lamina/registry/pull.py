@@ -27,15 +27,15 @@ from lamina.model.image import (
     Platform,
 )
 from lamina.model.image_config import ImageConfig
-from lamina.registry.fetch import Fetch, Fetches
 from lamina.model.platforms import choose, fits, offered, this_machine
+from lamina.registry.fetch import Fetch, Fetches
 from lamina.registry.remote import RegistrySource
 from lamina.registry.report import Report, State, Transferred, tell_nobody
 from lamina.registry.transport import Document
 from lamina.store.image_places import remember_blobs
 from lamina.store.images import LayerBlob
 from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, Budget, check_layer
-from lamina.store.layers import LayerGoneError, check_depth
+from lamina.store.layers import check_depth
 from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
@@ -271,12 +271,7 @@ class _Pull:
             with self._read(layer, diff_id, fetches[layer.digest], budget) as plain:
                 yield LayerTar(plain, require_end=False)
 
-        while True:
-            try:
-                layers.unpack(driver, keys, open_layer, operation)
-                return
-            except LayerGoneError:
-                continue  # somebody has discarded one meanwhile
+        layers.unpack(driver, keys, open_layer, operation)
 
     def _learn(self, layer: Descriptor, diff_id: Digest, fetch: Fetch, budget: Budget) -> None:
         """Find out what a layer is that wasn't unpacked: known already, or by reading it."""

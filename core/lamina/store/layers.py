@@ -78,13 +78,29 @@ class LayerStore:
         keys: Sequence[str],
         open_layer: Callable[[int], contextlib.AbstractContextManager[LayerReader]],
         operation: Operation,
+        *,
+        before_again: Callable[[], object] = lambda: None,
     ) -> None:
         """Make every layer of an image, lowest first; `open_layer(n)` reads the n-th one and at its end checks its digest.
 
-        Another process that makes the same layer meanwhile is waited for. A layer that can't be made is discarded, and raises;
-        those below it stay. Raises `LayerGoneError` if the one below was discarded meanwhile: begin again.
+        Another process that makes the same layer meanwhile is waited for; if it discards one below, all begins again, once
+        `before_again` has not raised. A layer that can't be made is discarded, and raises; those below it stay.
         """
         check_depth(driver, len(keys))
+        while True:
+            try:
+                self._unpack_all(driver, keys, open_layer, operation)
+                return
+            except LayerGoneError:
+                before_again()
+
+    def _unpack_all(
+        self,
+        driver: StorageDriver,
+        keys: Sequence[str],
+        open_layer: Callable[[int], contextlib.AbstractContextManager[LayerReader]],
+        operation: Operation,
+    ) -> None:
         for index, key in enumerate(keys):
             with locked(self.run_dir, f"{driver.name}-{key}"):
                 if self.is_sealed(driver, key):

@@ -151,15 +151,14 @@ class Creation:
                         hint="load the image again",
                     )
 
-        while True:
-            try:
-                self.context.layers.unpack(storage, keys, open_layer, operation)
-                return
-            except LayerGoneError:
-                self.context.images.get(str(image.id))  # the next round fails if it has gone, and here it says so
-            except (NotFoundError, IntegrityError):
-                self.context.images.get(str(image.id))  # its blobs are missing because it was removed
-                raise
+        def still_there() -> None:
+            self.context.images.get(str(image.id))  # layers or blobs are missing because it was removed: that is what is said
+
+        try:
+            self.context.layers.unpack(storage, keys, open_layer, operation, before_again=still_there)
+        except (NotFoundError, IntegrityError):
+            still_there()
+            raise
 
     def _check(self, config: ContainerConfig) -> None:
         seen: set[str] = set()
