@@ -34,7 +34,7 @@ class BindBeneath(st.Step):
         finally:
             os.close(directory_fd)
         try:
-            attach(place, lm.open_tree("", dir_fd=source_fd, recursive=True), self.target, read_only=self.read_only)
+            place.attach(lm.open_tree("", dir_fd=source_fd, recursive=True), self.target, read_only=self.read_only)
         finally:
             os.close(source_fd)
 
@@ -50,7 +50,7 @@ class EmptyTmpfs(st.Step):
         return f"mount -t tmpfs tmpfs $ROOT{self.target}"
 
     def apply(self, place: st.Place) -> None:
-        attach(place, lm.fsmount("tmpfs", self.options, flags=lm.MS_NOSUID | lm.MS_NODEV), self.target, read_only=False)
+        place.attach(lm.fsmount("tmpfs", self.options, flags=lm.MS_NOSUID | lm.MS_NODEV), self.target, read_only=False)
 
 
 class SecretFile:
@@ -97,21 +97,6 @@ class Secrets(st.Step):
                     os.fchmod(fd, file.mode)
                 finally:
                     os.close(fd)
-                attach(place, lm.open_tree(name, dir_fd=tmpfs_fd, follow=False), file.target, read_only=True)
+                place.attach(lm.open_tree(name, dir_fd=tmpfs_fd, follow=False), file.target, read_only=True)
         finally:
             os.close(tmpfs_fd)
-
-
-def attach(place: st.Place, tree_fd: int, target: str, *, read_only: bool) -> None:
-    """Attach a detached tree at a target in the root, and remember what had to be made for it. Closes the tree's descriptor."""
-    try:
-        if read_only:
-            lm.set_attributes(tree_fd, lm.MS_RDONLY, recursive=True)
-        directory = os.stat(f"/proc/self/fd/{tree_fd}").st_mode & 0o170000 == 0o040000
-        target_fd = place.mountpoint(target, directory=directory, remember=True)
-        try:
-            lm.move_mount(tree_fd, target_fd=target_fd)
-        finally:
-            os.close(target_fd)
-    finally:
-        os.close(tree_fd)

@@ -28,6 +28,20 @@ class Place:
         self.terminal_size: tuple[int, int] = (0, 0)
         self.identity: Identity | None = None
 
+    def attach(self, tree_fd: int, target: str, *, read_only: bool, recursive: bool = True, remember: bool = True) -> None:
+        """Attach a detached tree at `target` in the root, making what is missing. Closes the tree's descriptor."""
+        try:
+            if read_only:
+                lm.set_attributes(tree_fd, lm.MS_RDONLY, recursive=recursive)
+            directory = os.stat(f"/proc/self/fd/{tree_fd}").st_mode & 0o170000 == 0o040000
+            target_fd = self.mountpoint(target, directory=directory, remember=remember)
+            try:
+                lm.move_mount(tree_fd, target_fd=target_fd)
+            finally:
+                os.close(target_fd)
+        finally:
+            os.close(tree_fd)
+
     def mountpoint(self, target: str, *, directory: bool, remember: bool = False) -> int:
         """Open the file or directory at `target` in the root, making what is missing; returns an O_PATH descriptor."""
         parts = [part for part in target.split("/") if part]
@@ -267,18 +281,8 @@ class BindInRoot(Step):
         return words + (f"; mount -o remount,bind,ro $ROOT{self.target}" if self.read_only else "")
 
     def apply(self, place: Place) -> None:
-        tree = lm.open_tree(self.source, recursive=self.recursive)
-        try:
-            if self.read_only:
-                lm.set_attributes(tree, lm.MS_RDONLY, recursive=self.recursive)
-            directory = os.stat(f"/proc/self/fd/{tree}").st_mode & 0o170000 == 0o040000
-            target_fd = place.mountpoint(self.target, directory=directory, remember=self.internal)
-            try:
-                lm.move_mount(tree, target_fd=target_fd)
-            finally:
-                os.close(target_fd)
-        finally:
-            os.close(tree)
+        tree_fd = lm.open_tree(self.source, recursive=self.recursive)
+        place.attach(tree_fd, self.target, read_only=self.read_only, recursive=self.recursive, remember=self.internal)
 
 
 class MaskPaths(Step):
