@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from lamina.build.sources import without_accounts
 from lamina.build.state import State
+from lamina.dockerfile.effects import apply_to
 from lamina.dockerfile.instructions import (
     Cmd,
-    Command,
     Copy,
     Entrypoint,
     Env,
@@ -27,8 +27,7 @@ from lamina.dockerfile.instructions import (
     User,
     Volume,
 )
-from lamina.model import image_config
-from lamina.model.container import merge_env
+from lamina.model.image_config import Defaults
 
 
 def apply_setting(state: State, instruction: Instruction, *, cmd_is_set: bool) -> tuple[State, str]:
@@ -36,47 +35,39 @@ def apply_setting(state: State, instruction: Instruction, *, cmd_is_set: bool) -
 
     `cmd_is_set`: this stage has had a CMD of its own, which ENTRYPOINT then leaves alone.
     """
-    defaults = state.defaults
-    if isinstance(instruction, Env):
-        pairs = [f"{name}={value}" for name, value in instruction.pairs]
-        names = {name for name, _ in instruction.pairs}
-        state = replace(state, args={name: value for name, value in state.args.items() if name not in names})
-        return state.with_defaults(env=merge_env(list(defaults.env), pairs)), f"ENV {' '.join(pairs)}"
-    if isinstance(instruction, Label):
-        pairs = [f"{name}={value}" for name, value in instruction.pairs]
-        return state.with_defaults(labels={**defaults.labels, **dict(instruction.pairs)}), f"LABEL {' '.join(pairs)}"
-    if isinstance(instruction, User):
-        return state.with_defaults(user=instruction.user), f"USER {instruction.user}"
-    if isinstance(instruction, Expose):
-        ports = tuple(sorted({*defaults.exposed_ports, *instruction.ports}))
-        return state.with_defaults(exposed_ports=ports), f"EXPOSE {_go_set(instruction.ports)}"
-    if isinstance(instruction, Volume):
-        volumes = tuple(dict.fromkeys((*defaults.volumes, *instruction.paths)))
-        return state.with_defaults(volumes=volumes), f"VOLUME [{' '.join(instruction.paths)}]"
-    if isinstance(instruction, Cmd):
-        words = in_shell(instruction.command, state)
-        return state.with_defaults(cmd=words), f"CMD {_go_list(words)}"
-    if isinstance(instruction, Entrypoint):
-        words = in_shell(instruction.command, state)
-        cmd = defaults.cmd if cmd_is_set else None
-        return state.with_defaults(entrypoint=words, cmd=cmd), f"ENTRYPOINT {_go_list(words)}"
-    if isinstance(instruction, Shell):
-        words = instruction.command.arguments
-        return state.with_defaults(shell=words), f"SHELL [{' '.join(words)}]"
-    if isinstance(instruction, Stopsignal):
-        return state.with_defaults(stop_signal=instruction.signal), f"STOPSIGNAL {instruction.signal}"
-    if isinstance(instruction, Healthcheck):
-        return state.with_defaults(healthcheck=_healthcheck(instruction)), instruction.text
-    if isinstance(instruction, Onbuild):
-        return state.with_defaults(on_build=(*defaults.on_build, instruction.trigger)), f"ONBUILD {instruction.trigger}"
-    if isinstance(instruction, Maintainer):
-        return replace(state, config=replace(state.config, author=instruction.author)), f"MAINTAINER {instruction.author}"
-    raise TypeError(type(instruction).__name__)
-
-
-def in_shell(command: Command, state: State) -> tuple[str, ...]:
-    """Give a command's arguments, the shell's before them if it is one for the shell."""
-    return (*state.shell, *command.arguments) if command.is_shell else command.arguments
+    defaults = apply_to(state.defaults, instruction)
+    match instruction:
+        case Env(pairs=pairs):
+            state = replace(state, args={name: value for name, value in state.args.items() if name not in dict(pairs)})
+            text = _pairs(pairs)
+        case Label(pairs=pairs):
+            text = _pairs(pairs)
+        case User(user=user):
+            text = user
+        case Expose(ports=ports):
+            defaults = replace(defaults, exposed_ports=tuple(sorted({*defaults.exposed_ports, *ports})))
+            text = _go_set(ports)
+        case Volume(paths=paths):
+            text = f"[{' '.join(paths)}]"
+        case Cmd():
+            text = _go_list(defaults.cmd or ())
+        case Entrypoint():
+            defaults = defaults if cmd_is_set else replace(defaults, cmd=None)
+            text = _go_list(defaults.entrypoint or ())
+        case Shell(command=command):
+            text = f"[{' '.join(command.arguments)}]"
+        case Stopsignal(signal=signal):
+            text = signal
+        case Onbuild(trigger=trigger):
+            text = trigger
+        case Maintainer(author=author):
+            state = replace(state, config=replace(state.config, author=author))
+            text = author
+        case Healthcheck():
+            return _with(state, defaults), instruction.text
+        case _:
+            raise TypeError(type(instruction).__name__)
+    return _with(state, defaults), f"{instruction.name} {text}"
 
 
 def joined(working_dir: str, path: str) -> str:
@@ -101,18 +92,12 @@ def copy_history(copy: Copy) -> str:
     )
 
 
-def _healthcheck(instruction: Healthcheck) -> image_config.Healthcheck:
-    command = instruction.command
-    if command is None:
-        return image_config.Healthcheck(test=("NONE",))
-    return image_config.Healthcheck(
-        test=("CMD-SHELL" if command.is_shell else "CMD", *command.arguments),
-        interval_ns=instruction.interval_ns,
-        timeout_ns=instruction.timeout_ns,
-        start_period_ns=instruction.start_period_ns,
-        start_interval_ns=instruction.start_interval_ns,
-        retries=instruction.retries,
-    )
+def _with(state: State, defaults: Defaults) -> State:
+    return replace(state, config=replace(state.config, config=defaults), image_id=None)
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    return " ".join(f"{name}={value}" for name, value in pairs)
 
 
 def _go_list(words: Sequence[str]) -> str:

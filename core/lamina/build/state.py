@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
+from lamina.dockerfile.effects import DEFAULT_SHELL
 from lamina.model.digest import Digest, chain_id, chain_ids
 from lamina.model.image import Platform
 from lamina.model.image_config import Defaults, HistoryEntry, ImageConfig, format_time
 from lamina.store.images import LayerBlob
 
 COMMENT = "lamina.dockerfile"
-DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ heredocs.py      where <<NAME stands
 words.py         blanks, quoted words, JSON lists, the nearest word to a misspelt one
 ports.py         what EXPOSE names
 lint.py          warnings
+effects.py       what an instruction does to an image's defaults
 expand.py        variables, quotes and escapes: what others call
 patterns.py      the patterns of ${NAME#PATTERN}
 ignore.py        .dockerignore: what others call

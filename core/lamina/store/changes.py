@@ -8,29 +8,14 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import replace
 
+from lamina.dockerfile.effects import apply_to
 from lamina.dockerfile.errors import DockerfileError, ExpandError
 from lamina.dockerfile.expand import expand_instruction
-from lamina.dockerfile.instructions import (
-    Cmd,
-    Command,
-    Entrypoint,
-    Env,
-    Expose,
-    Instruction,
-    Label,
-    Onbuild,
-    Shell,
-    Stopsignal,
-    User,
-    Volume,
-    Workdir,
-)
-from lamina.dockerfile.instructions import Healthcheck as HealthcheckInstruction
+from lamina.dockerfile.instructions import Expose, Instruction, Workdir
 from lamina.dockerfile.parse import parse_instruction
-from lamina.model.image_config import Defaults, Healthcheck
+from lamina.model.image_config import Defaults
 
 _FILE_NAME = "--change"
-_DEFAULT_SHELL = ("/bin/sh", "-c")
 _ALLOWED = (
     *("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL"),
     *("ONBUILD", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
@@ -63,48 +48,8 @@ def _apply(defaults: Defaults, instruction: Instruction) -> Defaults:
         one_by_one = (replace(instruction, ports=(port,)) for port in instruction.ports)  # in the order in which they are written
         ports = [port for one in one_by_one for port in expand_instruction(one, variables).ports]
         return replace(defaults, exposed_ports=tuple(dict.fromkeys((*defaults.exposed_ports, *ports))))
-    match expand_instruction(instruction, variables):
-        case Cmd(command=command):
-            return replace(defaults, cmd=_arguments(defaults, command))
-        case Entrypoint(command=command):
-            return replace(defaults, entrypoint=_arguments(defaults, command))
-        case Env(pairs=pairs):
-            env = {entry.partition("=")[0]: entry for entry in defaults.env}
-            env.update({name: f"{name}={value}" for name, value in pairs})
-            return replace(defaults, env=tuple(env.values()))
-        case HealthcheckInstruction() as healthcheck:
-            return replace(defaults, healthcheck=_healthcheck(healthcheck))
-        case Label(pairs=pairs):
-            return replace(defaults, labels={**defaults.labels, **dict(pairs)})
-        case Onbuild(trigger=trigger):
-            return replace(defaults, on_build=(*defaults.on_build, trigger))
-        case Shell(command=command):
-            return replace(defaults, shell=command.arguments)
-        case Stopsignal(signal=signal):
-            return replace(defaults, stop_signal=signal)
-        case User(user=user):
-            return replace(defaults, user=user)
-        case Volume(paths=paths):
-            return replace(defaults, volumes=tuple(dict.fromkeys((*defaults.volumes, *paths))))
-        case Workdir(path=path):
-            path = posixpath.normpath(posixpath.join("/", defaults.working_dir, path))
-            return replace(defaults, working_dir="/" + path.lstrip("/"))
-    return defaults
-
-
-def _arguments(defaults: Defaults, command: Command) -> tuple[str, ...]:
-    return (*(defaults.shell or _DEFAULT_SHELL), *command.arguments) if command.is_shell else command.arguments
-
-
-def _healthcheck(instruction: HealthcheckInstruction) -> Healthcheck:
-    command = instruction.command
-    if command is None:
-        return Healthcheck(test=("NONE",))
-    return Healthcheck(
-        test=("CMD-SHELL" if command.is_shell else "CMD", *command.arguments),
-        interval_ns=instruction.interval_ns,
-        timeout_ns=instruction.timeout_ns,
-        start_period_ns=instruction.start_period_ns,
-        start_interval_ns=instruction.start_interval_ns,
-        retries=instruction.retries,
-    )
+    expanded = expand_instruction(instruction, variables)
+    if isinstance(expanded, Workdir):
+        path = posixpath.normpath(posixpath.join("/", defaults.working_dir, expanded.path))
+        return replace(defaults, working_dir="/" + path.lstrip("/"))
+    return apply_to(defaults, expanded)
