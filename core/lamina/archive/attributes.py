@@ -8,10 +8,20 @@ import errno
 import os
 import stat
 
-from lamina.api.types import Entry
+from lamina.api.types import Entry, EntryKind
 from lamina.archive.paths import shown
 from lamina.errors import LaminaError
 from lamina.linux.fs import copy_contents, read_xattrs
+
+KINDS = {
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.DIRECTORY,
+    stat.S_IFLNK: EntryKind.SYMLINK,
+    stat.S_IFCHR: EntryKind.CHAR_DEVICE,
+    stat.S_IFBLK: EntryKind.BLOCK_DEVICE,
+    stat.S_IFIFO: EntryKind.FIFO,
+}
+"""What an inode's type (`stat.S_IFMT`) is in an archive; a socket is nothing."""
 
 OVERLAY_PREFIX = "trusted.overlay."
 """overlayfs's own notes. From an archive they would be orders to the kernel: to hide, to redirect. Never taken, never given."""

@@ -19,14 +19,6 @@ from lamina.linux.fs import copy_contents
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_KINDS = {
-    stat.S_IFREG: EntryKind.FILE,
-    stat.S_IFDIR: EntryKind.DIRECTORY,
-    stat.S_IFLNK: EntryKind.SYMLINK,
-    stat.S_IFCHR: EntryKind.CHAR_DEVICE,
-    stat.S_IFBLK: EntryKind.BLOCK_DEVICE,
-    stat.S_IFIFO: EntryKind.FIFO,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +72,7 @@ class PickedEntries:
         dir_fd = self._directory(head)
         self._name = name or "."
         found = os.stat(self._name, dir_fd=dir_fd, follow_symlinks=False)
-        kind = EntryKind.HARD_LINK if one.link else _KINDS.get(stat.S_IFMT(found.st_mode))
+        kind = EntryKind.HARD_LINK if one.link else attributes.KINDS.get(stat.S_IFMT(found.st_mode))
         if kind is None:
             raise LaminaError(f"'{paths.shown(one.path)}' is a socket, which has no entry")
         xattrs = {} if one.link else attributes.content_xattrs(f"/proc/self/fd/{dir_fd}/{name}" if name else dir_fd)

@@ -18,14 +18,6 @@ from lamina.linux.fs import copy_contents, read_xattrs
 
 PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE])
-_KINDS = {
-    stat.S_IFREG: EntryKind.FILE,
-    stat.S_IFDIR: EntryKind.DIRECTORY,
-    stat.S_IFLNK: EntryKind.SYMLINK,
-    stat.S_IFCHR: EntryKind.CHAR_DEVICE,
-    stat.S_IFBLK: EntryKind.BLOCK_DEVICE,
-    stat.S_IFIFO: EntryKind.FIFO,
-}
 
 
 class TreeReader:
@@ -105,7 +97,7 @@ class TreeReader:
 
     def _entry(self, fd: int, path: str) -> Entry | None:
         found = os.fstat(fd)
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+        kind = attributes.KINDS.get(stat.S_IFMT(found.st_mode))
         if kind is None:
             return None
         link = os.readlink("", dir_fd=fd) if kind is EntryKind.SYMLINK else ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from lamina.api.types import Entry, EntryKind
-from lamina.archive import paths
+from lamina.archive import attributes, paths
 from lamina.build.contenthash import CAPABILITY, CHUNK_BYTES, facts
 from lamina.build.filemode import FileMode
 from lamina.build.layout import Layout
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     from lamina.archive.layer import LayerTar
     from lamina.build.copying import Gathered, Part
 
-_KINDS = {
-    stat.S_IFREG: EntryKind.FILE,
-    stat.S_IFDIR: EntryKind.DIRECTORY,
-    stat.S_IFLNK: EntryKind.SYMLINK,
-    stat.S_IFCHR: EntryKind.CHAR_DEVICE,
-    stat.S_IFBLK: EntryKind.BLOCK_DEVICE,
-    stat.S_IFIFO: EntryKind.FIFO,
-}
 _WHITEOUT_HINT = "rename it: in a layer such a name means that another file is deleted"
 
 
@@ -183,7 +175,7 @@ class CopyLayer:
     def _put(self, part: "Part", one: Found, target: str, made: dict[str, str]) -> Iterator[_Placed]:
         """Put one path of a source at a real path of the image, whose directory is there."""
         there = self._layout.look(target)
-        kind = _KINDS[stat.S_IFMT(one.mode)]
+        kind = attributes.KINDS[stat.S_IFMT(one.mode)]
         if there is not None and there.is_directory != one.is_directory:
             if one.is_directory:
                 raise UsageError(

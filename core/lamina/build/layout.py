@@ -33,16 +33,6 @@ class There:
         return self.kind is EntryKind.DIRECTORY
 
 
-_KINDS = {
-    stat.S_IFREG: EntryKind.FILE,
-    stat.S_IFDIR: EntryKind.DIRECTORY,
-    stat.S_IFLNK: EntryKind.SYMLINK,
-    stat.S_IFCHR: EntryKind.CHAR_DEVICE,
-    stat.S_IFBLK: EntryKind.BLOCK_DEVICE,
-    stat.S_IFIFO: EntryKind.FIFO,
-}
-
-
 class Layout:
     """The image's tree under a new layer. Without a `base_root` nothing is known to be there."""
 
@@ -186,7 +176,7 @@ class Layout:
                 return None
             raise
         try:
-            kind = _KINDS.get(stat.S_IFMT(os.fstat(fd).st_mode))
+            kind = attributes.KINDS.get(stat.S_IFMT(os.fstat(fd).st_mode))
             return There(kind=kind, link=os.readlink("", dir_fd=fd) if kind is EntryKind.SYMLINK else "")
         finally:
             os.close(fd)

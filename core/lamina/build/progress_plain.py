@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TextIO
 
-from lamina.build.progress import CACHED, CANCELED, DONE, FAILED, RUNNING, Step
+from lamina.build.progress import CACHED, CANCELED, DONE, FAILED, RUNNING, Silent, Step
 
 
 class Plain:
@@ -92,40 +92,16 @@ class Plain:
         self._out.write(text + "\n")
 
 
-class OnlyFailures:
+class OnlyFailures(Silent):
     """Quiet: nothing is shown but what a failed command has written, and where it stands."""
 
-    tick_s: float | None = None
-
     def __init__(self, out: TextIO | None = None) -> None:
+        super().__init__()
         self._out = out if out is not None else sys.stderr
-        self._steps = 0
-
-    def step(self, title: str) -> Step:
-        self._steps += 1
-        return Step(self, number=self._steps, title=title)
-
-    def changed(self, step: Step) -> None:
-        pass
-
-    def output(self, step: Step, data: bytes) -> None:
-        pass
-
-    def said(self, step: Step, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
 
     def failed(self, step: Step | None, excerpt: str) -> None:
         if step is not None and step.kept:
             report(self._out, step, excerpt)
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def report(out: TextIO, step: Step | None, excerpt: str) -> None:

@@ -17,7 +17,7 @@ from lamina.model.image import MAX_DOCUMENT_BYTES
 from lamina.registry.places import STANDARD_STREAM
 from lamina.registry.writing import FileRange, NewFile
 from lamina.store.archive_spool import MAX_MEMBERS, follow, is_file, link_target, member_paths
-from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
+from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, CopyingReader
 
 
 class ArchiveFile:
@@ -48,7 +48,7 @@ class ArchiveFile:
         with NewFile(spool_dir) as file:
             archive = cls(os.dup(file.fd), described)
             with Decompressed(stream, limit_bytes=DEFAULT_MAX_BYTES, hashed=False) as plain:
-                copying = _Copying(plain, file)
+                copying = CopyingReader(plain, file)
                 archive._indexed(copying)
                 while copying.read(CHUNK_BYTES):  # a pipe's writer is to come to its end
                     pass
@@ -153,16 +153,3 @@ def telling(described: str) -> Iterator[None]:
         if not error.message.startswith(described):
             error.message = f"{described}: {error.message}"
         raise
-
-
-class _Copying:
-    """A readable that keeps what is read of it in a file."""
-
-    def __init__(self, source: Readable, out: NewFile) -> None:
-        self._source, self._out = source, out
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
-        if data:
-            self._out.write(data)
-        return data

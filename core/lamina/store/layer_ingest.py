@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lamina.archive.compression import CHUNK_BYTES, Compressed, Compression, Decompressed, Readable, detect
+from lamina.archive.compression import CHUNK_BYTES, Compressed, Compression, Decompressed, Readable, Writable, detect
 from lamina.archive.layer import LayerTar
 from lamina.errors import ArchiveError, IntegrityError
 from lamina.model.digest import Digest
@@ -212,7 +212,7 @@ def _read_first(raw: Readable) -> bytes:
 
 def _drain(plain: Decompressed, packer: LayerWriter | None, check: Callable[[Readable], None] | None) -> None:
     """Read all of a stream, writing it to the packer on the way and letting `check` see it."""
-    source: Readable = plain if packer is None else _Copying(plain, packer)
+    source: Readable = plain if packer is None else CopyingReader(plain, packer)
     if check is not None:
         check(source)
     while source.read(CHUNK_BYTES):
@@ -237,16 +237,16 @@ class _Tee:
         return data
 
 
-class _Copying:
-    """A readable that writes what is read of it to a packer."""
+class CopyingReader:
+    """A readable that writes what is read of it somewhere else too."""
 
-    def __init__(self, source: Readable, packer: LayerWriter) -> None:
-        self._source, self._packer = source, packer
+    def __init__(self, source: Readable, out: Writable) -> None:
+        self._source, self._out = source, out
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
         if data:
-            self._packer.write(data)
+            self._out.write(data)
         return data
 
 
