@@ -7,8 +7,12 @@ from typing import Any
 import click
 
 from lamina.cli.completion import complete_drivers
+from lamina.cli.confinement_options import CONFINEMENT_OPTIONS, read_confinement
+from lamina.cli.isolation_options import ISOLATION_OPTIONS, read_isolation
+from lamina.cli.limits_options import LIMITS_OPTIONS, read_limits
 from lamina.cli.network_options import NETWORK_OPTIONS, read_network_options
 from lamina.cli.options import process_options
+from lamina.cli.supervision_options import SUPERVISION_OPTIONS, read_supervision
 from lamina.errors import ConflictError, LaminaError, UsageError
 from lamina.model.container import ContainerConfig, MountRequest, parse_env_file, parse_mount, parse_tmpfs, parse_volume
 
@@ -26,6 +30,10 @@ _OPTIONS = (
     ),
     click.option("--tmpfs", "tmpfses", multiple=True, metavar="TARGET[:OPTIONS]", help="Mount an empty file system in memory."),
     *NETWORK_OPTIONS,
+    *CONFINEMENT_OPTIONS,
+    *ISOLATION_OPTIONS,
+    *LIMITS_OPTIONS,
+    *SUPERVISION_OPTIONS,
     click.option("--hostname", "-h", default="", metavar="NAME", help="The host name.  [the container's id]"),
     click.option("--domainname", default="", metavar="NAME", help="The domain name."),
     click.option("--entrypoint", default=None, metavar="PROGRAM", help='Run this instead of the image\'s entrypoint; "" for none.'),
@@ -61,9 +69,9 @@ def read_config(
     *, image: str, arguments: Sequence[str], env: Sequence[str], env_files: Sequence[str], working_dir: str, user: str, tty: bool,
     interactive: bool, auto_remove: bool, volumes: Sequence[str], mounts: Sequence[str], tmpfses: Sequence[str],
     hostname: str, domainname: str, entrypoint: str | None, read_only: bool, labels: Sequence[str], label_files: Sequence[str],
-    stop_signal: str, stop_timeout_s: int | None, init: bool, storage_options: Sequence[str], **network_options: Any,
+    stop_signal: str, stop_timeout_s: int | None, init: bool, storage_options: Sequence[str], **more: Any,
 ) -> ContainerConfig:  # fmt: skip
-    """Read the options' texts; those that aren't named are `NETWORK_OPTIONS`. Raises `UsageError` for one that can't be meant."""
+    """Read the options' texts; each of the modules takes its own out of `more`. Raises `UsageError` for one that can't be meant."""
     check_working_dir(working_dir)
     for value in (hostname, domainname):
         _check_host_name(value)
@@ -77,7 +85,9 @@ def read_config(
         labels=_read_labels(labels, label_files), tty=tty, open_stdin=interactive, stop_signal=stop_signal,
         stop_timeout_s=stop_timeout_s, mounts=_read_mounts(volumes, mounts, tmpfses), read_only=read_only,
         auto_remove=auto_remove, init=init, storage_options=dict(_read_storage_option(text) for text in storage_options),
-        **read_network_options(hostname=hostname, **network_options),
+        confinement=read_confinement(more), isolation=read_isolation(more), limits=read_limits(more),
+        supervision=read_supervision(more),
+        **read_network_options(hostname=hostname, **more),
     )  # fmt: skip
 
 

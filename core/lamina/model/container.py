@@ -8,12 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lamina.errors import UsageError
 
 if TYPE_CHECKING:
+    from lamina.model.confinement import Confinement
+    from lamina.model.isolation import Isolation
+    from lamina.model.limits import Limits
     from lamina.model.network import EndpointRequest, PortMapping
+    from lamina.model.supervision import Supervision
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
@@ -97,6 +102,11 @@ class ContainerConfig:
     auto_remove: bool = False
     init: bool = False
     storage_options: Mapping[str, str] = field(default_factory=dict)
+    confinement: "Confinement | None" = None
+    """None, as of the next three, for the defaults: what nobody asked for is neither imported nor stored."""
+    isolation: "Isolation | None" = None
+    limits: "Limits | None" = None
+    supervision: "Supervision | None" = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -117,6 +127,9 @@ class ContainerConfig:
         document = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
         for name in ("mounts", "networks", "ports"):
             document[name] = [each.to_json() for each in getattr(self, name)]
+        for name in _ASKED:
+            asked = getattr(self, name)
+            document[name] = None if asked is None else asked.to_json()
         return document
 
     @classmethod
@@ -132,7 +145,14 @@ class ContainerConfig:
 
             values["networks"] = tuple(EndpointRequest.from_json(each) for each in document.get("networks", ()))
             values["ports"] = tuple(PortMapping(**each) for each in document.get("ports", ()))
+        for name in _ASKED:
+            if document.get(name) is not None:
+                values[name] = getattr(import_module(f"lamina.model.{name}"), name.capitalize()).from_json(document[name])
         return cls(**values)
+
+
+_ASKED = ("confinement", "isolation", "limits", "supervision")
+"""Fields that have a module of their own, by the same name."""
 
 
 def _plain(value: object) -> object:
