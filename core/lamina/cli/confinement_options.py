@@ -1,4 +1,4 @@
-"""The options of `run` and `create` about privilege, capabilities, system calls, labels, and how their texts become a `Confinement`.
+"""The options of `run` and `create` about confinement, and how their texts become a `Confinement`.
 
 Its values are imported where an option asks for them: a container of which nothing is asked pays for nothing.
 """
