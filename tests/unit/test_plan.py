@@ -6,6 +6,8 @@ from lamina.api.types import Attachment, NetworkNamespace
 from lamina.linux import mount as lm
 from lamina.model.container import ContainerConfig
 from lamina.model.mount import Mount, MountFlag
+from lamina.runtime import mount_steps as ms
+from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
 from lamina.runtime.plan import (
     DEFAULT_CAPABILITIES,
@@ -35,7 +37,7 @@ def bound(target: str, source: str = "/host", **more: bool) -> PlannedMount:
 
 
 def user_targets(steps: list[st.Step]) -> list[str]:
-    return [step.target for step in steps if isinstance(step, st.BindInRoot) and not step.internal]
+    return [step.target for step in steps if isinstance(step, ms.BindInRoot) and not step.internal]
 
 
 def names(steps: list[st.Step]) -> list[str]:
@@ -47,32 +49,32 @@ def test_the_whole_plan_of_a_container_with_a_volume():
     assert planned(mounts=(bound("/data", read_only=True),)) == [
         st.LeaveNamespaces(kinds=("mnt", "uts", "ipc", "net")),
         st.LoopbackUp(),
-        st.PrivateMounts(),
-        st.NewRoot(path="/union"),
-        st.MountInRoot(type="proc", target="/proc", flags=SAFE, options=()),
-        st.MountInRoot(
+        ms.PrivateMounts(),
+        ms.NewRoot(path="/union"),
+        ms.MountInRoot(type="proc", target="/proc", flags=SAFE, options=()),
+        ms.MountInRoot(
             type="tmpfs", target="/dev", flags=lm.MS_NOSUID | lm.MS_STRICTATIME, options=(("mode", "755"), ("size", "65536k"))
         ),
-        st.FillDev(),
-        st.MountInRoot(
+        ms.FillDev(),
+        ms.MountInRoot(
             type="devpts", target="/dev/pts", flags=lm.MS_NOSUID | lm.MS_NOEXEC,
             options=(("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")),
         ),
-        st.MountInRoot(type="tmpfs", target="/dev/shm", flags=SAFE, options=(("mode", "1777"), ("size", "65536k"))),
-        st.MountInRoot(type="mqueue", target="/dev/mqueue", flags=SAFE, options=()),
-        st.MountInRoot(type="sysfs", target="/sys", flags=SAFE | lm.MS_RDONLY, options=()),
-        st.BindInRoot(source="/c/hostname", target="/etc/hostname", read_only=False, recursive=False, internal=True),
-        st.BindInRoot(source="/c/hosts", target="/etc/hosts", read_only=False, recursive=False, internal=True),
-        st.BindInRoot(source="/c/resolv.conf", target="/etc/resolv.conf", read_only=False, recursive=False, internal=True),
-        st.BindInRoot(source="/host", target="/data", read_only=True, recursive=True, internal=False),
-        st.MaskPaths(paths=MASKED_PATHS),
-        st.ReadOnlyPaths(paths=READ_ONLY_PATHS),
-        st.PivotRoot(path="/union"),
+        ms.MountInRoot(type="tmpfs", target="/dev/shm", flags=SAFE, options=(("mode", "1777"), ("size", "65536k"))),
+        ms.MountInRoot(type="mqueue", target="/dev/mqueue", flags=SAFE, options=()),
+        ms.MountInRoot(type="sysfs", target="/sys", flags=SAFE | lm.MS_RDONLY, options=()),
+        ms.BindInRoot(source="/c/hostname", target="/etc/hostname", read_only=False, recursive=False, internal=True),
+        ms.BindInRoot(source="/c/hosts", target="/etc/hosts", read_only=False, recursive=False, internal=True),
+        ms.BindInRoot(source="/c/resolv.conf", target="/etc/resolv.conf", read_only=False, recursive=False, internal=True),
+        ms.BindInRoot(source="/host", target="/data", read_only=True, recursive=True, internal=False),
+        ms.MaskPaths(paths=MASKED_PATHS),
+        ms.ReadOnlyPaths(paths=READ_ONLY_PATHS),
+        ms.PivotRoot(path="/union"),
         st.SetHostname(hostname="0123456789ab"),
-        st.FindUser(user="", environment=environment),
-        st.WorkingDirectory(path="/", makes=True),
-        st.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
-        st.Execute(arguments=("echo", "hi"), environment=environment, init=False),
+        ps.FindUser(user="", environment=environment),
+        ps.WorkingDirectory(path="/", makes=True),
+        ps.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
+        ps.Execute(arguments=("echo", "hi"), environment=environment, init=False),
     ]  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def test_a_read_only_root_becomes_so_when_all_mount_points_are_made():
 
 def test_a_read_only_root_makes_the_engines_files_read_only_and_not_the_users_volumes():
     steps = planned(replace(CONFIG, read_only=True), mounts=(bound("/data"),))
-    binds = {step.target: step.read_only for step in steps if isinstance(step, st.BindInRoot)}
+    binds = {step.target: step.read_only for step in steps if isinstance(step, ms.BindInRoot)}
     assert binds == {"/etc/hostname": True, "/etc/hosts": True, "/etc/resolv.conf": True, "/data": False}
 
 
@@ -130,20 +132,20 @@ def test_a_mount_comes_before_those_below_it_however_they_were_given():
 
 def test_a_users_mount_over_the_engines_files_wins():
     steps = planned(mounts=(bound("/etc/hosts", "/mine"),))
-    assert [step.source for step in steps if isinstance(step, st.BindInRoot) and step.target == "/etc/hosts"] == ["/mine"]
+    assert [step.source for step in steps if isinstance(step, ms.BindInRoot) and step.target == "/etc/hosts"] == ["/mine"]
 
 
 def test_a_drivers_read_only_mount_is_read_only_whatever_the_user_asked():
     mount = PlannedMount(
         target="/v", mount=Mount(type="bind", source="/s", target="", flags=MountFlag.BIND | MountFlag.RDONLY), read_only=False
     )
-    assert [step.read_only for step in planned(mounts=(mount,)) if isinstance(step, st.BindInRoot) and not step.internal] == [True]
+    assert [step.read_only for step in planned(mounts=(mount,)) if isinstance(step, ms.BindInRoot) and not step.internal] == [True]
 
 
 def test_a_tmpfs_keeps_its_flags_and_gets_the_requests_read_only():
     mount = Mount(type="tmpfs", target="", flags=MountFlag.NOSUID, options=(("size", "1m"),))
     steps = planned(mounts=(PlannedMount(target="/t", mount=mount, read_only=True),))
-    assert st.MountInRoot(type="tmpfs", target="/t", flags=lm.MS_NOSUID | lm.MS_RDONLY, options=(("size", "1m"),)) in steps
+    assert ms.MountInRoot(type="tmpfs", target="/t", flags=lm.MS_NOSUID | lm.MS_RDONLY, options=(("size", "1m"),)) in steps
 
 
 def test_planning_twice_gives_equal_plans_that_share_nothing():

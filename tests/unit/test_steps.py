@@ -3,6 +3,8 @@
 import pytest
 
 from lamina.linux import mount as lm
+from lamina.runtime import mount_steps as ms
+from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
 
 DESCRIPTIONS = [
@@ -10,37 +12,37 @@ DESCRIPTIONS = [
     (st.JoinNamespace(kind="net", path="/proc/7/ns/net"), "nsenter --net=/proc/7/ns/net"),
     (st.JoinNamespaces(pid=7, kinds=("mnt", "net")), "nsenter --target 7 --mount --net"),
     (st.LoopbackUp(), "ip link set lo up"),
-    (st.PrivateMounts(), "mount --make-rprivate /"),
-    (st.NewRoot(path="/union"), "mount --bind /union /union"),
+    (ms.PrivateMounts(), "mount --make-rprivate /"),
+    (ms.NewRoot(path="/union"), "mount --bind /union /union"),
     (
-        st.MountInRoot(type="tmpfs", target="/t", flags=lm.MS_RDONLY | lm.MS_NOEXEC, options=(("size", "1m"), ("huge", None))),
+        ms.MountInRoot(type="tmpfs", target="/t", flags=lm.MS_RDONLY | lm.MS_NOEXEC, options=(("size", "1m"), ("huge", None))),
         "mount -t tmpfs -o ro,noexec,size=1m,huge tmpfs $ROOT/t",
     ),
-    (st.MountInRoot(type="proc", target="/proc", flags=0, options=()), "mount -t proc proc $ROOT/proc"),
+    (ms.MountInRoot(type="proc", target="/proc", flags=0, options=()), "mount -t proc proc $ROOT/proc"),
     (
-        st.BindInRoot(source="/s", target="/t", read_only=False, recursive=True, internal=False),
+        ms.BindInRoot(source="/s", target="/t", read_only=False, recursive=True, internal=False),
         "mount --rbind /s $ROOT/t",
     ),
     (
-        st.BindInRoot(source="/s", target="/t", read_only=True, recursive=False, internal=False),
+        ms.BindInRoot(source="/s", target="/t", read_only=True, recursive=False, internal=False),
         "mount --bind /s $ROOT/t; mount -o remount,bind,ro $ROOT/t",
     ),
     (
-        st.MaskPaths(paths=("/proc/keys", "/sys/firmware")),
+        ms.MaskPaths(paths=("/proc/keys", "/sys/firmware")),
         "mount --bind $ROOT/dev/null $ROOT/proc/keys; mount --bind $ROOT/dev/null $ROOT/sys/firmware",
     ),
-    (st.ReadOnlyPaths(paths=("/proc/sys",)), "mount --rbind -o ro $ROOT/proc/sys $ROOT/proc/sys"),
-    (st.ReadOnlyRoot(), "mount -o remount,bind,ro $ROOT"),
-    (st.PivotRoot(path="/union"), "cd /union && pivot_root . . && umount -l ."),
+    (ms.ReadOnlyPaths(paths=("/proc/sys",)), "mount --rbind -o ro $ROOT/proc/sys $ROOT/proc/sys"),
+    (ms.ReadOnlyRoot(), "mount -o remount,bind,ro $ROOT"),
+    (ms.PivotRoot(path="/union"), "cd /union && pivot_root . . && umount -l ."),
     (st.SetHostname(hostname="box"), "hostname box"),
-    (st.OpenTerminal(console=True), "open /dev/ptmx; setsid --ctty; mount --bind /dev/pts/0 /dev/console"),
-    (st.OpenTerminal(console=False), "open /dev/ptmx; setsid --ctty"),
-    (st.FindUser(user="", environment=[]), "id 0:0"),
-    (st.FindUser(user="app:staff", environment=[]), "id app:staff"),
-    (st.WorkingDirectory(path="/w", makes=True), "mkdir -p /w && cd /w"),
-    (st.WorkingDirectory(path="/w", makes=False), "cd /w"),
-    (st.LimitPrivileges(capabilities=(0, 7)), "capsh --drop=all but cap_chown,cap_setuid"),
-    (st.Execute(arguments=("echo", "hi"), environment=[], init=False), "exec echo hi"),
+    (ps.OpenTerminal(console=True), "open /dev/ptmx; setsid --ctty; mount --bind /dev/pts/0 /dev/console"),
+    (ps.OpenTerminal(console=False), "open /dev/ptmx; setsid --ctty"),
+    (ps.FindUser(user="", environment=[]), "id 0:0"),
+    (ps.FindUser(user="app:staff", environment=[]), "id app:staff"),
+    (ps.WorkingDirectory(path="/w", makes=True), "mkdir -p /w && cd /w"),
+    (ps.WorkingDirectory(path="/w", makes=False), "cd /w"),
+    (ps.LimitPrivileges(capabilities=(0, 7)), "capsh --drop=all but cap_chown,cap_setuid"),
+    (ps.Execute(arguments=("echo", "hi"), environment=[], init=False), "exec echo hi"),
 ]
 
 
@@ -50,32 +52,33 @@ def test_a_step_says_itself_as_a_command_line(step: st.Step, text: str):
 
 
 def test_devices_are_described_one_by_one():
-    text = st.FillDev().describe()
+    text = ms.FillDev().describe()
     assert "mknod -m 666 $ROOT/dev/null c 1 3; " in text
     assert text.endswith("ln -s /proc/kcore $ROOT/dev/core")
 
 
 def test_every_kind_of_step_is_described_here():
-    described = {type(step) for step, _ in DESCRIPTIONS} | {st.FillDev}
-    kinds = {value for value in vars(st).values() if isinstance(value, type) and issubclass(value, st.Step)} - {st.Step}
+    described = {type(step) for step, _ in DESCRIPTIONS} | {ms.FillDev}
+    values = [value for module in (st, ms, ps) for value in vars(module).values() if isinstance(value, type)]
+    kinds = {value for value in values if issubclass(value, st.Step)} - {st.Step}
     assert kinds == described
 
 
 def test_a_steps_name_is_words():
-    assert st.PivotRoot(path="/").name == "pivot root"
+    assert ms.PivotRoot(path="/").name == "pivot root"
 
 
 def test_an_unknown_or_missing_field_is_an_error_of_the_plans_author():
     with pytest.raises(TypeError, match="no field 'other'"):
-        st.PivotRoot(path="/", other=1)
+        ms.PivotRoot(path="/", other=1)
     with pytest.raises(KeyError):
-        st.PivotRoot()
+        ms.PivotRoot()
 
 
 def test_steps_compare_by_kind_and_fields():
     assert st.SetHostname(hostname="a") == st.SetHostname(hostname="a")
     assert st.SetHostname(hostname="a") != st.SetHostname(hostname="b")
-    assert st.ReadOnlyRoot() != st.PrivateMounts()
+    assert ms.ReadOnlyRoot() != ms.PrivateMounts()
     assert repr(st.SetHostname(hostname="a")) == "SetHostname(hostname='a')"
 
 
@@ -85,12 +88,12 @@ def test_a_program_is_found_in_the_first_directory_that_can_execute_it(tmp_path)
         (tmp_path / name / "tool").write_text("")
         (tmp_path / name / "tool").chmod(mode)
     path = f"{tmp_path}/none:{tmp_path}/first:{tmp_path}/second"
-    assert st.find_program("tool", path) == f"{tmp_path}/second/tool"
+    assert ps.find_program("tool", path) == f"{tmp_path}/second/tool"
     with pytest.raises(PermissionError):
-        st.find_program("tool", f"{tmp_path}/first")
+        ps.find_program("tool", f"{tmp_path}/first")
     with pytest.raises(FileNotFoundError, match=r"not found in \$PATH"):
-        st.find_program("tool", f"{tmp_path}/none")
+        ps.find_program("tool", f"{tmp_path}/none")
     with pytest.raises(FileNotFoundError):
-        st.find_program("", path)
+        ps.find_program("", path)
     with pytest.raises(FileNotFoundError):
-        st.find_program(f"{tmp_path}/none/tool", path)
+        ps.find_program(f"{tmp_path}/none/tool", path)

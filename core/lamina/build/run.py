@@ -21,8 +21,8 @@ from lamina.model.container import ContainerConfig
 from lamina.runtime import frames
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
+from lamina.runtime.mount_steps import MaskPaths
 from lamina.runtime.plan import plan
-from lamina.runtime.steps import MaskPaths
 from lamina.usecases.start import write_files
 
 HOSTNAME = "lamina-build"

@@ -16,7 +16,8 @@ from typing import Any
 
 from lamina.errors import LaminaError
 from lamina.linux import namespace, process
-from lamina.runtime.steps import Execute, JoinNamespaces, Place, Step
+from lamina.runtime.process_steps import Execute
+from lamina.runtime.steps import JoinNamespaces, Place, Step
 
 TIMEOUT_S = 60.0
 

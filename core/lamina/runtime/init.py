@@ -11,7 +11,8 @@ import signal
 from collections.abc import Sequence
 
 from lamina.linux import libc, process
-from lamina.runtime.steps import Execute, OpenTerminal, Place, Step
+from lamina.runtime.process_steps import Execute, OpenTerminal
+from lamina.runtime.steps import Place, Step
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 

@@ -12,6 +12,8 @@ from lamina.linux import mount as lm
 from lamina.linux.process import CAPABILITIES
 from lamina.model.container import ContainerConfig, merge_env
 from lamina.model.mount import Mount, MountFlag
+from lamina.runtime import mount_steps as ms
+from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -57,21 +59,21 @@ def plan(
         steps.append(st.JoinNamespace(kind="net", path=attachment.path))
     elif attachment.namespace is NetworkNamespace.NEW and attachment.loopback:
         steps.append(st.LoopbackUp())
-    steps += [st.PrivateMounts(), st.NewRoot(path=root)]
+    steps += [ms.PrivateMounts(), ms.NewRoot(path=root)]
     steps += kernel_mounts()
     taken = {mount.target for mount in mounts}
     steps += [
-        st.BindInRoot(source=source, target=target, read_only=config.read_only, recursive=False, internal=True)
+        ms.BindInRoot(source=source, target=target, read_only=config.read_only, recursive=False, internal=True)
         for source, target in files
         if target not in taken
     ]
     steps += [_user_mount(mount) for mount in sorted(mounts, key=lambda mount: mount.target.count("/"))]
-    steps += [st.MaskPaths(paths=MASKED_PATHS), st.ReadOnlyPaths(paths=READ_ONLY_PATHS)]
+    steps += [ms.MaskPaths(paths=MASKED_PATHS), ms.ReadOnlyPaths(paths=READ_ONLY_PATHS)]
     if config.read_only:
-        steps.append(st.ReadOnlyRoot())
-    steps += [st.PivotRoot(path=root), st.SetHostname(hostname=config.hostname or container_id[:12])]
+        steps.append(ms.ReadOnlyRoot())
+    steps += [ms.PivotRoot(path=root), st.SetHostname(hostname=config.hostname or container_id[:12])]
     if config.tty:
-        steps.append(st.OpenTerminal(console=True))
+        steps.append(ps.OpenTerminal(console=True))
     steps += _command(
         user=config.user,
         working_dir=config.working_dir,
@@ -90,7 +92,7 @@ def plan_entering(
     """List the steps of a second process that enters a running container (`exec`); its PID namespace is entered by its parent."""
     steps: list[st.Step] = [st.JoinNamespaces(pid=pid, kinds=("mnt", "uts", "ipc", "net"))]
     if tty:
-        steps.append(st.OpenTerminal(console=False))
+        steps.append(ps.OpenTerminal(console=False))
     merged = merge_env(command_environment(config, container_id), ["TERM=xterm"] if tty else [], list(environment))
     return steps + _command(
         user=user or config.user,
@@ -113,37 +115,37 @@ def _command(
 ) -> list[st.Step]:
     words = list(environment)
     return [
-        st.FindUser(user=user, environment=words),
-        st.WorkingDirectory(path=working_dir or "/", makes=makes_working_dir),
-        st.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
-        st.Execute(arguments=arguments, environment=words, init=init),
+        ps.FindUser(user=user, environment=words),
+        ps.WorkingDirectory(path=working_dir or "/", makes=makes_working_dir),
+        ps.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
+        ps.Execute(arguments=arguments, environment=words, init=init),
     ]
 
 
 def kernel_mounts() -> list[st.Step]:
     """The mounts that every container has, Docker's set."""
     return [
-        st.MountInRoot(type="proc", target="/proc", flags=_SAFE, options=()),
-        st.MountInRoot(
+        ms.MountInRoot(type="proc", target="/proc", flags=_SAFE, options=()),
+        ms.MountInRoot(
             type="tmpfs", target="/dev", flags=lm.MS_NOSUID | lm.MS_STRICTATIME, options=(("mode", "755"), ("size", "65536k"))
         ),
-        st.FillDev(),
-        st.MountInRoot(
+        ms.FillDev(),
+        ms.MountInRoot(
             type="devpts", target="/dev/pts", flags=lm.MS_NOSUID | lm.MS_NOEXEC,
             options=(("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")),
         ),
-        st.MountInRoot(type="tmpfs", target="/dev/shm", flags=_SAFE, options=(("mode", "1777"), ("size", "65536k"))),
-        st.MountInRoot(type="mqueue", target="/dev/mqueue", flags=_SAFE, options=()),
-        st.MountInRoot(type="sysfs", target="/sys", flags=_SAFE | lm.MS_RDONLY, options=()),
+        ms.MountInRoot(type="tmpfs", target="/dev/shm", flags=_SAFE, options=(("mode", "1777"), ("size", "65536k"))),
+        ms.MountInRoot(type="mqueue", target="/dev/mqueue", flags=_SAFE, options=()),
+        ms.MountInRoot(type="sysfs", target="/sys", flags=_SAFE | lm.MS_RDONLY, options=()),
     ]  # fmt: skip
 
 
 def _user_mount(planned: PlannedMount) -> st.Step:
     mount = planned.mount
     if mount.type == "bind":
-        return st.BindInRoot(
+        return ms.BindInRoot(
             source=mount.source, target=planned.target, read_only=planned.read_only or MountFlag.RDONLY in mount.flags,
             recursive=planned.recursive, internal=False,
         )  # fmt: skip
     flags = int(mount.flags) | (lm.MS_RDONLY if planned.read_only else 0)
-    return st.MountInRoot(type=mount.type, target=planned.target, flags=flags, options=mount.options)
+    return ms.MountInRoot(type=mount.type, target=planned.target, flags=flags, options=mount.options)

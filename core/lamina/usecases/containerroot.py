@@ -17,7 +17,8 @@ from lamina.linux import mount as lm
 from lamina.linux import namespace, process
 from lamina.linux.fs import mount_id
 from lamina.model.container import Container, Status
-from lamina.runtime.steps import BindInRoot, MountInRoot, Place, ReadOnlyRoot, Step
+from lamina.runtime.mount_steps import BindInRoot, MountInRoot, ReadOnlyRoot
+from lamina.runtime.steps import Place, Step
 from lamina.store import views
 from lamina.store.operations import locked
 from lamina.usecases.context import Context

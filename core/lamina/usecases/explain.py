@@ -15,8 +15,8 @@ from lamina.errors import UsageError
 from lamina.linux import mount as lm
 from lamina.model.container import Container, MountRequest
 from lamina.model.mount import Mount
+from lamina.runtime.mount_steps import MountInRoot
 from lamina.runtime.plan import MASKED_PATHS, kernel_mounts
-from lamina.runtime.steps import MountInRoot
 from lamina.usecases.context import Context
 from lamina.usecases.layerlookup import Found, Has, LayerPlace, Lookup, is_directory, look_up, other_names
 from lamina.usecases.mountoptions import meaning, options_of

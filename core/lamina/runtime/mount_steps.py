@@ -1,0 +1,191 @@
+"""Steps that make what the container sees: the root, what is mounted in it, what is hidden of it. Like `steps.py`, in every way."""
+
+import os
+from collections.abc import Iterator
+
+from lamina.linux import mount as lm
+from lamina.linux.fs import open_in_root
+from lamina.runtime.steps import Place, Step
+
+
+class PrivateMounts(Step):
+    """Keep every mount from here on out of the host's sight."""
+
+    def describe(self) -> str:
+        return "mount --make-rprivate /"
+
+    def apply(self, place: Place) -> None:
+        lm.make_private("/")
+
+
+class NewRoot(Step):
+    """Make the union a mount of its own in this namespace, the root to be."""
+
+    fields = ("path",)
+    path: str
+
+    def describe(self) -> str:
+        return f"mount --bind {self.path} {self.path}"
+
+    def apply(self, place: Place) -> None:
+        fd = lm.open_tree(self.path)
+        lm.move_mount(fd, self.path)
+        place.root_fd = fd
+
+
+class MountInRoot(Step):
+    """Mount a kernel file system somewhere in the root."""
+
+    fields = ("type", "target", "flags", "options")
+    type: str
+    target: str
+    flags: int
+    options: tuple[tuple[str, str | None], ...]
+
+    def describe(self) -> str:
+        words = [name for bit, name in _FLAG_NAMES if self.flags & bit]
+        words += [key if value is None else f"{key}={value}" for key, value in self.options]
+        return f"mount -t {self.type} {'-o ' + ','.join(words) + ' ' if words else ''}{self.type} $ROOT{self.target}"
+
+    def apply(self, place: Place) -> None:
+        target_fd = place.mountpoint(self.target, directory=True, remember=self.type != "tmpfs" or self.target == "/dev")
+        try:
+            fd = lm.fsmount(self.type, self.options, flags=self.flags, source=self.type)
+            lm.move_mount(fd, target_fd=target_fd)
+        finally:
+            os.close(target_fd)
+        if self.target == "/dev":
+            place.dev_fd = fd
+        else:
+            os.close(fd)
+
+
+_FLAG_NAMES = (
+    (lm.MS_RDONLY, "ro"),
+    (lm.MS_NOSUID, "nosuid"),
+    (lm.MS_NODEV, "nodev"),
+    (lm.MS_NOEXEC, "noexec"),
+    (lm.MS_STRICTATIME, "strictatime"),
+)
+
+
+class FillDev(Step):
+    """Make the few devices and links that a program may expect, in the fresh tmpfs at /dev."""
+
+    DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+    LINKS = (
+        ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"), ("core", "/proc/kcore"),
+    )  # fmt: skip
+
+    def describe(self) -> str:
+        nodes = "; ".join(f"mknod -m 666 $ROOT/dev/{name} c {major} {minor}" for name, major, minor in self.DEVICES)
+        return nodes + "; " + "; ".join(f"ln -s {text} $ROOT/dev/{name}" for name, text in self.LINKS)
+
+    def apply(self, place: Place) -> None:
+        old = os.umask(0)
+        for name, major, minor in self.DEVICES:
+            os.mknod(name, 0o020666, os.makedev(major, minor), dir_fd=place.dev_fd)
+        for name, text in self.LINKS:
+            os.symlink(text, name, dir_fd=place.dev_fd)
+        os.umask(old)
+
+
+class BindInRoot(Step):
+    """Let a directory or a file of the host be seen in the root."""
+
+    fields = ("source", "target", "read_only", "recursive", "internal")
+    source: str
+    target: str
+    read_only: bool
+    recursive: bool
+    internal: bool
+
+    def describe(self) -> str:
+        words = f"mount {'--rbind' if self.recursive else '--bind'} {self.source} $ROOT{self.target}"
+        return words + (f"; mount -o remount,bind,ro $ROOT{self.target}" if self.read_only else "")
+
+    def apply(self, place: Place) -> None:
+        tree_fd = lm.open_tree(self.source, recursive=self.recursive)
+        place.attach(tree_fd, self.target, read_only=self.read_only, recursive=self.recursive, remember=self.internal)
+
+
+class MaskPaths(Step):
+    """Cover what the kernel tells too much by: files with the container's own null device, directories with an empty tmpfs."""
+
+    fields = ("paths",)
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        return "; ".join(f"mount --bind $ROOT/dev/null $ROOT{path}" for path in self.paths)
+
+    def apply(self, place: Place) -> None:
+        for target_fd in _opened(place, self.paths):
+            if os.stat(f"/proc/self/fd/{target_fd}").st_mode & 0o170000 == 0o040000:
+                fd = lm.fsmount("tmpfs", (("size", "0"), ("nr_inodes", "1")), flags=lm.MS_RDONLY)
+            else:
+                fd = lm.open_tree("null", dir_fd=place.dev_fd, follow=False)
+            try:
+                lm.move_mount(fd, target_fd=target_fd)
+            finally:
+                os.close(fd)
+
+
+class ReadOnlyPaths(Step):
+    """Make parts of /proc readable only."""
+
+    fields = ("paths",)
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        return "; ".join(f"mount --rbind -o ro $ROOT{path} $ROOT{path}" for path in self.paths)
+
+    def apply(self, place: Place) -> None:
+        for target_fd in _opened(place, self.paths):
+            tree = lm.open_tree("", dir_fd=target_fd, recursive=True)
+            try:
+                lm.set_attributes(tree, lm.MS_RDONLY, recursive=True)
+                lm.move_mount(tree, target_fd=target_fd)
+            finally:
+                os.close(tree)
+
+
+def _opened(place: Place, paths: tuple[str, ...]) -> Iterator[int]:
+    """Open each of the paths that this kernel has, in the root; the descriptor is closed when the next is asked for."""
+    for path in paths:
+        try:
+            fd = open_in_root(place.root_fd, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+class ReadOnlyRoot(Step):
+    """Make the root itself read-only; what is mounted in it stays as it is."""
+
+    def describe(self) -> str:
+        return "mount -o remount,bind,ro $ROOT"
+
+    def apply(self, place: Place) -> None:
+        lm.set_attributes(place.root_fd, lm.MS_RDONLY)
+
+
+class PivotRoot(Step):
+    """Make the root this process's root, and let go of the host's."""
+
+    fields = ("path",)
+    path: str
+
+    def describe(self) -> str:
+        return f"cd {self.path} && pivot_root . . && umount -l ."
+
+    def apply(self, place: Place) -> None:
+        os.fchdir(place.root_fd)
+        lm.pivot_root(".")
+        os.close(place.root_fd)
+        if place.dev_fd >= 0:
+            os.close(place.dev_fd)
+        place.root_fd = place.dev_fd = -1
