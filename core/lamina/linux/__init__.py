@@ -13,6 +13,7 @@
     nft_listing.py what a table of nftables holds
     process.py     pidfd, prctl, capabilities, who is alive, start times
     fs.py          files beneath a root (openat2), reflinks, holes, xattrs, syncfs
+    procfs.py      files of /proc, opened so that nothing can be mounted over them meanwhile
     conntrack.py   connections that the kernel tracks for address translation, and forgetting them
     terminal.py    pseudo-terminals, raw mode, window size
     recorder.py    records the changing calls of a process, for a trace

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from lamina.linux.libc import SYS_OPENAT2, c_char_p, c_int, c_ulong, failed, libc, syscall
 from lamina.linux.mount import mounts
 
-RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x01, 0x02, 0x08, 0x10
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x01, 0x02, 0x04, 0x08, 0x10
 FICLONE = 0x40049409
 SYS_GETDENTS64 = {"x86_64": 217}.get(os.uname().machine, 61)  # 61 in asm-generic/unistd.h
 _COPY_CHUNK_BYTES = 1 << 30
@@ -31,10 +31,11 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     Magic links (/proc/PID/fd/N) are refused with ELOOP. EAGAIN, by which the kernel says that something was renamed meanwhile, is
     tried again.
     """
-    return _openat2(root_fd, path or ".", flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode)
+    return openat2(root_fd, path or ".", flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode)
 
 
-def _openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    """openat2(2): open as RESOLVE_* allow, close-on-exec. EAGAIN is tried again."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(128):
         fd = syscall(SYS_OPENAT2, c_int(dir_fd), c_char_p(os.fsencode(path)), ctypes.byref(how), c_ulong(ctypes.sizeof(how)))
@@ -270,7 +271,7 @@ class _Removal:
     def _enter(self, name: str, dir_fd: int) -> None:
         """Go into a directory and delete what is in it and is none itself."""
         try:
-            fd = _openat2(dir_fd, name, _DIRECTORY, RESOLVE_NO_XDEV)
+            fd = openat2(dir_fd, name, _DIRECTORY, RESOLVE_NO_XDEV)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise OSError(errno.EBUSY, "something is mounted there", name) from None
@@ -303,7 +304,7 @@ class _Removal:
                 return False
             return True
         try:
-            fd = _openat2(self._fd, "..", _DIRECTORY, RESOLVE_NO_XDEV)
+            fd = openat2(self._fd, "..", _DIRECTORY, RESOLVE_NO_XDEV)
         except FileNotFoundError:
             return False
         self.leave()

@@ -33,6 +33,7 @@ for _name, _argtypes in {
     "sethostname": (c_char_p, c_size_t),
     "prctl": (c_int, c_ulong, c_ulong, c_ulong, c_ulong),
     "syncfs": (c_int,),
+    "fstatfs": (c_int, c_void_p),
     "capset": (c_void_p, c_void_p),
     "capget": (c_void_p, c_void_p),
 }.items():
