@@ -16,9 +16,9 @@ import errno
 import os
 import stat
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from lamina.api.types import Fidelity
+from lamina.dataclasses import dataclass, field
 from lamina.linux.fs import can_clone, clone_file, copy_range, data_extents, open_unnamed, read_xattrs
 from lamina.linux.mount import MS_NOATIME, MS_RDONLY, open_tree, set_attributes
 

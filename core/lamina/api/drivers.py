@@ -6,11 +6,11 @@ answer of the wrong type, become a `PluginError` that names the plugin and the h
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lamina.api.host import PluginHost
 from lamina.api.types import Attachment, Capabilities, Change, LayerReader, NetworkNamespace, Probe, Trees, Usage, View, VolumeSpec
+from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, PluginError
 from lamina.model.mount import Mount, MountFlag
 

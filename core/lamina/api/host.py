@@ -10,7 +10,6 @@ without it.
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +17,7 @@ import pluggy
 
 from lamina.api import hookspecs
 from lamina.api.types import API_VERSION
+from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, NotFoundError, PluginError
 
 GROUP = "lamina"

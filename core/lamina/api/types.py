@@ -1,10 +1,10 @@
 """The values that pass between the engine and its plugins. No I/O."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import IO, TYPE_CHECKING, Protocol
 
+from lamina.dataclasses import dataclass, field
 from lamina.model.mount import Mount
 
 if TYPE_CHECKING:

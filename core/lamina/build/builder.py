@@ -7,7 +7,6 @@ becomes visible in one transaction at the end.
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamina.build.cache import Cache
@@ -20,6 +19,7 @@ from lamina.build.session import Session, parse_platform
 from lamina.build.stage import StageWork, StepFailedError
 from lamina.build.state import State
 from lamina.build.variables import Arguments
+from lamina.dataclasses import dataclass, replace
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.parse import parse
 from lamina.errors import NotFoundError, UsageError

@@ -6,8 +6,8 @@ store.
 """
 
 import time
-from dataclasses import dataclass
 
+from lamina.dataclasses import dataclass
 from lamina.model.digest import Digest
 from lamina.store.database import Database
 from lamina.store.images import ImageStore, LayerBlob

@@ -11,10 +11,10 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lamina.archive import paths
+from lamina.dataclasses import dataclass
 from lamina.errors import ArchiveError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import open_in_root
 

@@ -1,9 +1,9 @@
 """What a person asks a build for, as a value. `lamina.cli` and `lamina.images` make it, `builder.py` carries it out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import UsageError
 from lamina.model.reference import Reference
 

@@ -7,9 +7,9 @@ containers of RUN steps, and those are processes. A stage that fails ends the ot
 import select
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 
 from lamina.build.state import State
+from lamina.dataclasses import dataclass
 
 POLL_S = 0.05
 

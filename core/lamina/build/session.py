@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lamina.build.cache import Cache
@@ -11,6 +10,7 @@ from lamina.build.progress import Progress, Step
 from lamina.build.request import BuildRequest
 from lamina.build.state import State, of_image, scratch
 from lamina.build.variables import Arguments
+from lamina.dataclasses import dataclass, field, replace
 from lamina.dockerfile.instructions import Copy, Dockerfile
 from lamina.errors import NotFoundError, UsageError
 from lamina.model import platforms

@@ -6,10 +6,10 @@ Instructions come expanded. Pure values.
 import json
 import posixpath
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lamina.build.sources import without_accounts
 from lamina.build.state import State
+from lamina.dataclasses import replace
 from lamina.dockerfile.effects import apply_to
 from lamina.dockerfile.instructions import (
     Cmd,

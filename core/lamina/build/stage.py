@@ -6,7 +6,6 @@ Each step first asks the cache, by a key of all that its result depends on, and 
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamina.build.graph import base_stage, has_place, source_stage
@@ -18,6 +17,7 @@ from lamina.build.settings import apply_setting, copy_history, joined, run_histo
 from lamina.build.sources import without_accounts
 from lamina.build.state import State, key_of
 from lamina.build.variables import PROXIES
+from lamina.dataclasses import replace
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.instructions import Arg, Cmd, Copy, From, Instruction, Run, Stage, Workdir
 from lamina.errors import LaminaError, UsageError

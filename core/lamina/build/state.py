@@ -6,10 +6,10 @@ change no file are cached by identity, so that a build from the cache gives the 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
+from lamina.dataclasses import dataclass, field, replace
 from lamina.dockerfile.effects import DEFAULT_SHELL
 from lamina.model.digest import Digest, chain_id, chain_ids
 from lamina.model.image import Platform

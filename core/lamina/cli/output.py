@@ -9,8 +9,9 @@ field names of `--format`. It doesn't print.
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lamina.dataclasses import dataclass
 
 # The evaluator of templates costs 20 ms to import, so it is imported where a template was typed: a plain `ps` does without.
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError
 from lamina.linux import terminal
 

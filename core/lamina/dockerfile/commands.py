@@ -7,8 +7,8 @@ flag that an instruction doesn't have (ARG, STOPSIGNAL and HEALTHCHECK NONE over
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from lamina.dataclasses import dataclass
 from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.expand import expand_word
 from lamina.dockerfile.flags import FlagKind, Flags, read_flags

@@ -4,8 +4,7 @@ Left out is where a build and `--change` are told apart: the order of EXPOSE's p
 build ENTRYPOINT takes an inherited CMD away.
 """
 
-from dataclasses import replace
-
+from lamina.dataclasses import replace
 from lamina.dockerfile.instructions import (
     Cmd,
     Command,

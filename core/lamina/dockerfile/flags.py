@@ -1,9 +1,9 @@
 """Flags of an instruction: `--NAME`, `--NAME=VALUE`, between the instruction's word and what it is about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 
+from lamina.dataclasses import dataclass, field
 from lamina.dockerfile.words import is_space, shown, suggestion
 from lamina.errors import UsageError
 

@@ -1,8 +1,8 @@
 """The marks of heredocs in an instruction's text: `<<NAME`, `<<-NAME`, `<<"NAME"`, `3<<NAME`. Their lines: `lines.py`."""
 
 import re
-from dataclasses import dataclass
 
+from lamina.dataclasses import dataclass
 from lamina.dockerfile.expand import ExpandError, Lexer
 
 _MARK = re.compile(r"(\d*)<<(-?)\s*([^<]*)", re.ASCII)

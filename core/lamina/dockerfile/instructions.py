@@ -9,9 +9,9 @@ ENTRYPOINT, HEALTHCHECK and SHELL, ONBUILD's trigger, MAINTAINER, --from, --excl
 import re
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Self
 
+from lamina.dataclasses import dataclass, field, replace
 from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.mounts import RunMount as RunMount  # noqa: PLC0414  one of the values, given out from here
 from lamina.dockerfile.mounts import parse_mount

@@ -5,8 +5,8 @@ the parts comments are dropped, and blank lines, which Docker warns of. The blan
 """
 
 import re
-from dataclasses import dataclass, field
 
+from lamina.dataclasses import dataclass, field
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.heredocs import HeredocMark
 from lamina.dockerfile.words import SPACE, shown

@@ -6,8 +6,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
+from lamina.dataclasses import dataclass, replace
 from lamina.dockerfile.commands import is_old_form
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.flags import split_flags

@@ -6,8 +6,8 @@ built; then by `Run.expanded`, with every variable replaced.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from lamina.dataclasses import dataclass
 from lamina.dockerfile.errors import ExpandError
 from lamina.dockerfile.words import shown, suggestion
 

@@ -1,7 +1,6 @@
 """From a Dockerfile's bytes to its stages; the whole language meets here. Nothing is expanded: see `Instruction.expanded`."""
 
-from dataclasses import dataclass, field
-
+from lamina.dataclasses import dataclass, field
 from lamina.dockerfile.commands import WORDS, Request, read_request
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.flags import read_flags, split_flags

@@ -6,11 +6,11 @@ made by `lamina.engine`'s caller from these.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lamina.dataclasses import dataclass, field, fields
 from lamina.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ What has a digest is never written again from these values: the bytes as they ca
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import ArchiveError, UsageError
 from lamina.model.digest import Digest
 

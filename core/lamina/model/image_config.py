@@ -6,9 +6,9 @@ values; they are written only for images that are made here.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import UsageError
 from lamina.model.digest import Digest, chain_ids
 from lamina.model.image import Fields, Platform, dump_document, parse_document

@@ -1,7 +1,8 @@
 """A mount as a value: what drivers answer with and what core carries out (`lamina.linux.mount.attach`)."""
 
-from dataclasses import dataclass
 from enum import IntFlag
+
+from lamina.dataclasses import dataclass
 
 
 class MountFlag(IntFlag):

@@ -7,9 +7,9 @@ or an upper-case letter, or is `localhost`; otherwise the name is Docker Hub's.
 """
 
 import re
-from dataclasses import dataclass, replace
 from typing import Self
 
+from lamina.dataclasses import dataclass, replace
 from lamina.errors import UsageError
 from lamina.model.digest import Digest
 

@@ -9,10 +9,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, TransferError
 from lamina.registry.credentials import Credential
 from lamina.registry.hosts import Endpoint, RegistriesSettings, host_name, is_loopback

@@ -8,10 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
+from lamina.dataclasses import dataclass, replace
 from lamina.errors import LaminaError, NotFoundError, TransferError
 from lamina.registry.auth import Authenticator, UnauthorizedError, parse_challenges
 from lamina.registry.hosts import Endpoint, RegistriesSettings, RegistryHost

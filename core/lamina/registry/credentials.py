@@ -11,9 +11,9 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, UsageError
 from lamina.model.reference import HUB
 

@@ -15,11 +15,11 @@ Loopback is insecure by itself, as for Docker (moby: registry/config.go), unless
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import UsageError
 from lamina.model.reference import HUB
 from lamina.store.configfile import config_path, read_config_file

@@ -3,8 +3,7 @@
 Configurations and layers stay what they are, byte for byte; so an image keeps its id, and only its manifest has another digest.
 """
 
-from dataclasses import replace
-
+from lamina.dataclasses import replace
 from lamina.errors import ArchiveError
 from lamina.model.digest import Digest
 from lamina.model.image import (

@@ -14,10 +14,10 @@ import posixpath
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Protocol
 
 from lamina.archive.compression import Readable
+from lamina.dataclasses import replace
 from lamina.errors import ArchiveError, IntegrityError, NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.image import INDEX_TYPES, MAX_DOCUMENT_BYTES, OCI_INDEX, Descriptor, Index, parse_document

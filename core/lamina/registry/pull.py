@@ -9,11 +9,11 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamina.archive.compression import Compression, Decompressed
 from lamina.archive.layer import LayerTar
+from lamina.dataclasses import dataclass, field
 from lamina.errors import ArchiveError, IntegrityError, LaminaError, NotFoundError, NotUsableError
 from lamina.model.digest import Digest
 from lamina.model.image import (

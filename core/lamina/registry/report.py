@@ -1,9 +1,9 @@
 """How a transfer is getting on, as values. What is shown of it is the front end's affair."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
+from lamina.dataclasses import dataclass
 from lamina.model.digest import Digest
 
 

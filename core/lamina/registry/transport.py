@@ -6,10 +6,10 @@ copied are documents and blobs by digest; who copies verifies every digest, a tr
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from lamina.archive.compression import Readable
+from lamina.dataclasses import dataclass
 from lamina.model.digest import Digest
 from lamina.model.image import Descriptor
 from lamina.model.reference import Reference

@@ -6,9 +6,9 @@ import select
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import StateError, UsageError
 from lamina.linux import terminal
 from lamina.runtime import frames

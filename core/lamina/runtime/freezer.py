@@ -8,8 +8,8 @@ cgroup-v2.rst and freezer-subsystem.rst.
 
 import os
 import time
-from dataclasses import dataclass
 
+from lamina.dataclasses import dataclass
 from lamina.errors import StateError
 from lamina.linux import mount
 from lamina.runtime.processes import pids_in

@@ -14,8 +14,8 @@ Until GO the creator's death undoes everything by itself: the monitor sees the c
 import os
 import socket
 import sys
-from dataclasses import dataclass, field
 
+from lamina.dataclasses import dataclass, field
 from lamina.errors import StartError
 from lamina.runtime import frames, monitor
 

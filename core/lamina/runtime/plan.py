@@ -5,9 +5,9 @@ Defaults are Docker's: its mounts, masked and read-only paths, and capabilities 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lamina.api.types import Attachment, NetworkNamespace
+from lamina.dataclasses import dataclass
 from lamina.linux import mount as lm
 from lamina.linux.process import CAPABILITIES
 from lamina.model.container import ContainerConfig, merge_env

@@ -6,8 +6,8 @@ LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME, WORKDIR. Variables in them are 
 
 import posixpath
 from collections.abc import Iterable
-from dataclasses import replace
 
+from lamina.dataclasses import replace
 from lamina.dockerfile.effects import apply_to
 from lamina.dockerfile.errors import DockerfileError, ExpandError
 from lamina.dockerfile.expand import expand_instruction

@@ -5,9 +5,9 @@ Not here: their layers, mounts and processes.
 
 import json
 import sqlite3
-from dataclasses import dataclass
 from typing import Any
 
+from lamina.dataclasses import dataclass
 from lamina.errors import ConflictError, NotFoundError, UsageError
 from lamina.linux.process import boot_id
 from lamina.model.container import Container, ContainerConfig, Status

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from lamina.archive.compression import Readable, Writable
+from lamina.dataclasses import replace
 from lamina.errors import UsageError
 from lamina.model.image_config import Defaults, HistoryEntry, ImageConfig, format_time
 from lamina.model.machine import machine_architecture

@@ -9,9 +9,9 @@ Order of recording: blobs durable, then the row that names them, then the index.
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamina.dataclasses import dataclass
 from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.reference import Reference

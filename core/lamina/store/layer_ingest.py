@@ -7,10 +7,10 @@ digest stays what its maker said; anything else is packed with gzip at isal's le
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lamina.archive.compression import CHUNK_BYTES, Compressed, Compression, Decompressed, Readable, Writable, detect
 from lamina.archive.layer import LayerTar
+from lamina.dataclasses import dataclass
 from lamina.errors import ArchiveError, IntegrityError
 from lamina.model.digest import Digest
 from lamina.model.image import OCI_LAYER_GZIP, OCI_LAYER_ZSTD

@@ -12,11 +12,11 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.host import PluginHost
 from lamina.api.types import Change, LayerReader, Usage, View, WhiteoutFormat
+from lamina.dataclasses import dataclass
 from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, PluginError
 from lamina.linux.fs import remove_tree
 from lamina.store import views

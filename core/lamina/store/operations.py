@@ -11,9 +11,9 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamina.dataclasses import dataclass
 from lamina.linux.process import boot_id, is_alive, start_time
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamina.api.types import Change, ChangeKind
+from lamina.dataclasses import replace
 from lamina.model.container import Container, ContainerConfig, Status
 from lamina.model.image_config import Defaults
 from lamina.model.reference import Reference

@@ -3,12 +3,12 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from lamina.api.drivers import NetworkDriver, VolumeDriver
 from lamina.api.host import PluginHost
 from lamina.api.types import ContainerEvent
 from lamina.archive.fallback import fallback
+from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError
 from lamina.model.container import Container, MountRequest
 from lamina.store.containers import ContainerRecords

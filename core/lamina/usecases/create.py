@@ -5,10 +5,10 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.types import LayerReader
+from lamina.dataclasses import replace
 from lamina.errors import IntegrityError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, ContainerConfig, MountRequest, Status, check_name, check_target, merge_env

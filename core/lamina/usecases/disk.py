@@ -7,9 +7,9 @@ database, logs. Images and their unpacked layers are apart, because one is the t
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lamina.api.types import Usage
+from lamina.dataclasses import dataclass
 from lamina.errors import ConflictError, LaminaError
 from lamina.model.container import Container, Status
 from lamina.model.digest import Digest

@@ -9,9 +9,9 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from lamina.dataclasses import dataclass
 from lamina.linux import process
 from lamina.model.container import Container
 

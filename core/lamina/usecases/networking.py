@@ -13,12 +13,12 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamina.api.drivers import NetworkDriver
 from lamina.api.networks import EndpointSpec, NetworkSetup, NetworkSpec
 from lamina.api.types import Attachment, NetworkNamespace
+from lamina.dataclasses import replace
 from lamina.errors import LaminaError, NotFoundError, StateError, UsageError
 from lamina.linux import process
 from lamina.model.container import Container, ContainerConfig

@@ -7,10 +7,10 @@ What an attached container has, from its start to its end, is `networking.py`'s.
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lamina.dataclasses import dataclass
 from lamina.errors import ConflictError, LaminaError, NotFoundError, StateError, UsageError
 from lamina.model.container import Container, check_name
 from lamina.model.network import JOIN_PREFIX, Endpoint, EndpointRequest, Network, PortMapping, Subnet, check_request

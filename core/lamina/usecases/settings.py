@@ -7,9 +7,9 @@ best that worked when it was made.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError, NotFoundError, NotUsableError, UsageError
 from lamina.store.configfile import read_config_file
 

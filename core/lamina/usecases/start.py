@@ -4,12 +4,12 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.types import Attachment, NetworkNamespace
+from lamina.dataclasses import replace
 from lamina.errors import LaminaError, NotFoundError, PluginError, StartError, StateError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree

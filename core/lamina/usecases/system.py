@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamina import __version__
 from lamina.api.types import Probe
+from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError, NotUsableError, PluginError
 from lamina.model.container import Status
 from lamina.model.image_config import format_time

@@ -7,11 +7,11 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from lamina.api.copytree import copy_tree
 from lamina.api.drivers import VolumeDriver
 from lamina.api.types import VolumeSpec
+from lamina.dataclasses import dataclass, field
 from lamina.errors import ConflictError, NotFoundError
 from lamina.linux.fs import open_in_root, remove_tree
 from lamina.model.container import MountRequest, check_name
