@@ -28,20 +28,20 @@ from lamina.container import ContainerHandle
 from lamina.containers import ContainersAPI
 from lamina.errors import LaminaError
 from lamina.images import ImagesAPI
-from lamina.usecases.content import Content
 from lamina.usecases.context import Context
-from lamina.usecases.control import Control
-from lamina.usecases.create import Creation
-from lamina.usecases.enter import Entering
 from lamina.usecases.recovery import Recovery
 from lamina.usecases.settings import read_settings
-from lamina.usecases.start import Starter
-from lamina.usecases.system import System
-from lamina.usecases.volumes import Volumes
 
-if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
+if TYPE_CHECKING:  # each is imported by the first who asks for it: a listing starts no container
     from lamina.usecases.adopt import Adopted, Wishes
+    from lamina.usecases.content import Content
+    from lamina.usecases.control import Control
+    from lamina.usecases.create import Creation
+    from lamina.usecases.enter import Entering
     from lamina.usecases.networks import Networks
+    from lamina.usecases.start import Starter
+    from lamina.usecases.system import System
+    from lamina.usecases.volumes import Volumes
 
 Progress = Callable[[int], None]
 
@@ -67,21 +67,62 @@ class Engine:
             pull_policy=settings.pull,
             default_network=settings.network,
         )
-        self.volumes = Volumes(self.context)
-        self.creation = Creation(self.context, self.volumes)
-        self.starter = Starter(self.context, self.volumes)
-        self.control = Control(self.context, self.starter, self.volumes)
-        self.entering = Entering(self.context, self.starter)
-        self.content = Content(self.context, self.control)
         self.containers = ContainersAPI(self)
         self.images = ImagesAPI(self)
-        self.system = System(self.context, self.volumes, self.content)
-        self.recovery = Recovery(self.context, self.creation, self.starter, self.control, self.volumes)
-        self.recovery.recover()
+        Recovery(self.context, self).recover()
+
+    @cached_property
+    def volumes(self) -> "Volumes":
+        """The volumes."""
+        from lamina.usecases.volumes import Volumes
+
+        return Volumes(self.context)
+
+    @cached_property
+    def creation(self) -> "Creation":
+        """What makes containers."""
+        from lamina.usecases.create import Creation
+
+        return Creation(self.context, self.volumes)
+
+    @cached_property
+    def starter(self) -> "Starter":
+        """What starts and settles them."""
+        from lamina.usecases.start import Starter
+
+        return Starter(self.context, self.volumes)
+
+    @cached_property
+    def control(self) -> "Control":
+        """What stops, pauses and removes them."""
+        from lamina.usecases.control import Control
+
+        return Control(self.context, self.starter, self.volumes)
+
+    @cached_property
+    def entering(self) -> "Entering":
+        """What enters running ones."""
+        from lamina.usecases.enter import Entering
+
+        return Entering(self.context, self.starter)
+
+    @cached_property
+    def content(self) -> "Content":
+        """What reads their layers."""
+        from lamina.usecases.content import Content
+
+        return Content(self.context, self.control)
+
+    @cached_property
+    def system(self) -> "System":
+        """Facts about the whole."""
+        from lamina.usecases.system import System
+
+        return System(self.context, self.volumes, self.content)
 
     @cached_property
     def networks(self) -> "Networks":
-        """The networks; imported by the first who asks (`none` and `host` need nothing of it)."""
+        """The networks (`none` and `host` need nothing of it)."""
         from lamina.usecases.networks import Networks
 
         return Networks(self.context)

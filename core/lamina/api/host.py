@@ -11,14 +11,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pluggy
-
-from lamina.api import hookspecs
 from lamina.api.types import API_VERSION
 from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, NotFoundError, PluginError
+
+if TYPE_CHECKING:
+    import pluggy
 
 GROUP = "lamina"
 CACHED_PATHS = 8
@@ -43,8 +43,10 @@ class PluginHost:
 
     cache_path: str | None = None
     warn: Callable[[str], None] = lambda _text: None
+    load_fallbacks: Callable[[], object] | None = None
+    """Gives the plugin of core's own that answers last; called when the first hook is."""
     _entries: dict[str, str] | None = None
-    _manager: pluggy.PluginManager | None = None
+    _manager: "pluggy.PluginManager | None" = None
     _loaded: dict[str, Any] = field(default_factory=dict)
 
     def names(self, kind: str) -> list[str]:
@@ -81,11 +83,17 @@ class PluginHost:
         return plugin
 
     @property
-    def manager(self) -> pluggy.PluginManager:
-        """The pluggy manager, with the hook specifications and the `watch` plugins registered."""
+    def manager(self) -> "pluggy.PluginManager":
+        """The pluggy manager, with the hook specifications, core's fallbacks and the `watch` plugins registered."""
         if self._manager is None:
+            import pluggy  # 10 ms with inspect: a listing calls no plugin
+
+            from lamina.api import hookspecs
+
             self._manager = pluggy.PluginManager(GROUP)
             self._manager.add_hookspecs(hookspecs)
+            if self.load_fallbacks is not None:
+                self.register(self.load_fallbacks(), "fallback.core")
             for name in self.names("watch"):
                 try:
                     self.get("watch", name)

@@ -7,7 +7,6 @@ import array
 import errno
 import fcntl
 import os
-import socket
 import struct
 import termios
 import tty
@@ -69,12 +68,16 @@ def raw_mode(fd: int) -> Iterator[None]:
 
 def send_descriptor(socket_fd: int, fd: int) -> None:
     """Send a descriptor over a Unix socket."""
+    import socket
+
     with socket.socket(fileno=os.dup(socket_fd)) as channel:
         channel.sendmsg([b"t"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
 
 
 def receive_descriptor(socket_fd: int) -> int | None:
     """Receive one, or None if the other side closed without sending."""
+    import socket
+
     with socket.socket(fileno=os.dup(socket_fd)) as channel:
         data, ancillary, _flags, _address = channel.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
     for level, kind, payload in ancillary:

@@ -1,6 +1,5 @@
 """Digests, the names of content (OCI image-spec, descriptor.md), and chain ids (config.md). Not the reading of any content."""
 
-import hashlib
 import re
 from typing import Self
 
@@ -29,6 +28,8 @@ class Digest(str):
     @classmethod
     def of(cls, content: bytes) -> Self:
         """Compute the sha256 digest of bytes in memory."""
+        import hashlib  # OpenSSL with it: 3 ms
+
         return cls("sha256:" + hashlib.sha256(content).hexdigest())
 
     @property

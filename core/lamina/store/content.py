@@ -9,7 +9,6 @@ Who adds content does so in an `ingest()`, and keeps it open until a database ro
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -68,6 +67,8 @@ class ContentStore:
         """Read a small blob whole, verified."""
         with self.open(digest) as file:
             content = file.read()
+        import hashlib  # OpenSSL with it, 3 ms: a listing reads no content
+
         if hashlib.new(digest.algorithm, content).hexdigest() != digest.hex:
             raise IntegrityError(f"blob {digest} is damaged", hint="remove the image and load it again")
         return content
@@ -200,6 +201,8 @@ class BlobWriter:
         self._store, self._ingest = store, ingest
         fd, self._path = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=store.tmp_dir)
         self._file: IO[bytes] | None = open(fd, "wb", buffering=_CHUNK_BYTES)  # noqa: SIM115  commit and abort close it
+        import hashlib
+
         self._hash = hashlib.sha256()
         self.size_bytes = 0
 
@@ -279,6 +282,8 @@ class VerifyingReader:
 
     def __init__(self, file: IO[bytes], digest: Digest) -> None:
         self._file, self._digest = file, digest
+        import hashlib
+
         self._hash = hashlib.new(digest.algorithm)
 
     def read(self, size: int = -1) -> bytes:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lamina.dataclasses import dataclass
+from lamina.dataclasses import dataclass, fields
 from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.reference import Reference
@@ -494,7 +494,7 @@ class ImageStore:
         forget_image(tx, image_id)
 
 
-_COLUMNS = tuple(Image.__dataclass_fields__)
+_COLUMNS = tuple(each.name for each in fields(Image))
 _KEPT = (
     "SELECT digest FROM image_blobs UNION SELECT digest FROM build_blobs"
     " UNION SELECT layer FROM build_cache WHERE layer IS NOT NULL"

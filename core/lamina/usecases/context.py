@@ -7,8 +7,7 @@ from collections.abc import Callable
 from lamina.api.drivers import NetworkDriver, VolumeDriver
 from lamina.api.host import PluginHost
 from lamina.api.types import ContainerEvent
-from lamina.archive.fallback import fallback
-from lamina.dataclasses import dataclass, field
+from lamina.dataclasses import dataclass, field, fields
 from lamina.errors import LaminaError
 from lamina.model.container import Container, MountRequest
 from lamina.store.containers import ContainerRecords
@@ -19,7 +18,7 @@ from lamina.store.layers import LayerStore
 from lamina.usecases.settings import choose_driver
 
 DIRECTORY_MODE = 0o710
-DEFAULT_VOLUME_DRIVER = str(MountRequest.__dataclass_fields__["volume_driver"].default)
+DEFAULT_VOLUME_DRIVER = next(str(each.default) for each in fields(MountRequest) if each.name == "volume_driver")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,8 +73,7 @@ class Context:
                 hint="choose another place with --root or LAMINA_ROOT",
             ) from error
         database = Database(os.path.join(root_dir, "lamina.db"))
-        host = PluginHost(cache_path=os.path.join(root_dir, "plugins.json"), warn=warn)
-        host.register(fallback, "fallback.core")
+        host = PluginHost(cache_path=os.path.join(root_dir, "plugins.json"), warn=warn, load_fallbacks=_load_fallbacks)
         return cls(
             root_dir=root_dir,
             run_dir=run_dir,
@@ -160,3 +158,9 @@ class Context:
                     self.children.discard(pid)
             except ChildProcessError:
                 self.children.discard(pid)
+
+
+def _load_fallbacks() -> object:
+    from lamina.archive.fallback import fallback
+
+    return fallback

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 
@@ -46,7 +45,7 @@ class Creation:
         storage = context.layers.usable_driver(driver or context.default_driver)
         keys = [chain.hex for chain in image_config.chain_ids]
         check_depth(storage, len(keys))
-        container_id = secrets.token_hex(32)
+        container_id = os.urandom(32).hex()
         container = Container(
             id=container_id,
             name=name or generate_name(container_id),

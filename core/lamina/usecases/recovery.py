@@ -5,6 +5,7 @@ undo is named by the database: rows of an operation whose process is gone, conta
 """
 
 import os
+from typing import TYPE_CHECKING, Protocol
 
 from lamina.errors import LaminaError
 from lamina.linux import process
@@ -12,21 +13,33 @@ from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status
 from lamina.store.operations import dead_operations, locked
 from lamina.usecases.context import Context
-from lamina.usecases.control import Control
-from lamina.usecases.create import Creation
-from lamina.usecases.start import Starter
-from lamina.usecases.volumes import Volumes
+
+if TYPE_CHECKING:
+    from lamina.usecases.control import Control
+    from lamina.usecases.create import Creation
+    from lamina.usecases.start import Starter
+    from lamina.usecases.volumes import Volumes
+
+
+class UseCases(Protocol):
+    """What undoes things, imported when it is asked for: mostly there is nothing to undo."""
+
+    @property
+    def creation(self) -> "Creation": ...
+    @property
+    def starter(self) -> "Starter": ...
+    @property
+    def control(self) -> "Control": ...
+    @property
+    def volumes(self) -> "Volumes": ...
 
 
 class Recovery:
     """Puts the store right."""
 
-    def __init__(self, context: Context, creation: Creation, starter: Starter, control: Control, volumes: Volumes) -> None:
+    def __init__(self, context: Context, use_cases: UseCases) -> None:
         self.context = context
-        self.creation = creation
-        self.starter = starter
-        self.control = control
-        self.volumes = volumes
+        self.use_cases = use_cases
 
     def recover(self) -> None:
         """Do all there is to do; what fails is a warning, so that it stops no command that doesn't need it."""
@@ -50,11 +63,11 @@ class Recovery:
         try:
             if container.status is Status.REMOVING:
                 if not self._is_being_removed(container):
-                    self.control.finish_removal(container)
+                    self.use_cases.control.finish_removal(container)
             elif container.is_active and self._has_ended(container):
-                settled = self.starter.settle(container)
+                settled = self.use_cases.starter.settle(container)
                 if settled is not None and settled.config.auto_remove and not settled.is_active:
-                    self.control.remove(settled, volumes=True)
+                    self.use_cases.control.remove(settled, volumes=True)
         except (OSError, LaminaError) as error:
             self.context.warn(f"container '{container.name}' could not be put right: {error}")
 
@@ -87,11 +100,11 @@ class Recovery:
         try:
             for container in context.records.of_operation(operation_id):
                 if container.status is Status.CREATING:
-                    self.creation.undo(container)
+                    self.use_cases.creation.undo(container)
                 else:
-                    self.starter.undo_start(container)
+                    self.use_cases.starter.undo_start(container)
             for endpoint_id in context.records.endpoints_of_operation(operation_id):
-                self.starter.networking.release_endpoint(endpoint_id)
+                self.use_cases.starter.networking.release_endpoint(endpoint_id)
             rows = context.database.connection.execute(
                 "SELECT driver, key FROM layers WHERE operation = ? AND state != 'sealed'", (operation_id,)
             ).fetchall()
@@ -103,9 +116,9 @@ class Recovery:
                     self._undo_layer(driver, key, operation_id)
             context.layers.undo_intended(operation_id, context.images.layer_keys)
             remove_tree(context.build_dir(operation_id))
-            for volume, _state, owner in self.volumes.half_made():
+            for volume, _state, owner in self.use_cases.volumes.half_made():
                 if owner == operation_id:
-                    self.volumes.finish_removal(volume)
+                    self.use_cases.volumes.finish_removal(volume)
             with context.database.transaction() as tx:
                 tx.execute("DELETE FROM build_blobs WHERE operation = ?", (operation_id,))
                 tx.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
@@ -135,9 +148,9 @@ class Recovery:
                 context.layers.undo_preparation(driver, container.id, operation_id)
 
     def _finish_volumes(self) -> None:
-        for volume, state, _operation in self.volumes.half_made():
+        for volume, state, _operation in self.use_cases.volumes.half_made():
             if state == "removing":
                 try:
-                    self.volumes.finish_removal(volume)
+                    self.use_cases.volumes.finish_removal(volume)
                 except (OSError, LaminaError) as error:
                     self.context.warn(f"volume '{volume.name}' could not be removed: {error}")

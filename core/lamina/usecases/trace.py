@@ -29,12 +29,18 @@ _LONGEST = 300
 class UseCases(Protocol):
     """What of an engine is followed."""
 
-    context: Context
-    creation: Creation
-    starter: Starter
-    control: Control
-    entering: Entering
-    content: Content
+    @property
+    def context(self) -> Context: ...
+    @property
+    def creation(self) -> Creation: ...
+    @property
+    def starter(self) -> Starter: ...
+    @property
+    def control(self) -> Control: ...
+    @property
+    def entering(self) -> Entering: ...
+    @property
+    def content(self) -> Content: ...
 
 
 @dataclass(slots=True, kw_only=True)

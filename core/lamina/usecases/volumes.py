@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -58,7 +57,7 @@ class Volumes:
         With `fill` it counts as new until `fill_from_image` has seen it. Raises `ConflictError` if it is another driver's.
         """
         anonymous = not name
-        name = name or secrets.token_hex(32)
+        name = name or os.urandom(32).hex()
         if not anonymous:
             check_name(name, "volume")
         volume_driver = self.context.volume_driver(driver)
