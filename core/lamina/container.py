@@ -66,8 +66,7 @@ class ContainerHandle:
 
     def start(self) -> None:
         """Start it in the background. Raises `StartError`, `StateError`."""
-        _container, launched = self._engine.starter.start(self.record)
-        launched.channel.close()
+        self._engine.control.start(self.record)
 
     def start_attached(
         self,
@@ -290,13 +289,9 @@ class ContainerHandle:
 
     def logs(self) -> str:
         """Give all that it has written so far, both streams in the order of their coming."""
-        from lamina.runtime.logs import read_log
+        from lamina.usecases.follow import read_lines
 
-        try:
-            with open(self._engine.context.log_path(self.id), encoding="utf-8") as file:
-                return "".join(text for _time, _stream, text in read_log(file))
-        except FileNotFoundError:
-            return ""
+        return "".join(line.text for line in read_lines(self._engine.context.log_path(self.id)))
 
     def inspect(self) -> dict[str, Any]:
         """Give the document that `inspect` shows: Docker's names."""

@@ -11,6 +11,7 @@ from lamina.store.operations import Operation
 if TYPE_CHECKING:
     from lamina.engine import Engine
     from lamina.model.network import EndpointRequest, PortMapping
+    from lamina.model.supervision import Supervision
     from lamina.usecases.transfers import Pulling
 
 
@@ -51,6 +52,7 @@ class ContainersAPI:
         auto_remove: bool = False,
         init: bool = False,
         storage_options: Mapping[str, str] | None = None,
+        supervision: "Supervision | None" = None,
         pull: str = "",
     ) -> ContainerHandle:
         """Create a container; it is started with `start`.
@@ -88,6 +90,7 @@ class ContainersAPI:
             auto_remove=auto_remove,
             init=init,
             storage_options=dict(storage_options or {}),
+            supervision=supervision,
         )
         return self.create_from(config, name=name, driver=driver, pull=pull)
 
@@ -155,7 +158,7 @@ class ContainersAPI:
                 handle.remove(force=True, volumes=True)
             raise
         if detach:
-            launched.channel.close()
+            engine.control.leave(container, launched)
             return handle, None
         code = engine.starter.relay(
             container,
@@ -202,13 +205,13 @@ class ContainersAPI:
     def all(self, *, running_only: bool = False) -> list[ContainerHandle]:
         """List the containers, the newest first."""
         found = self._engine.context.records.all()
-        return [ContainerHandle(self._engine, each.id) for each in found if each.is_active or not running_only]
+        return [ContainerHandle(self._engine, each.id) for each in found if each.is_up or not running_only]
 
     def prune(self, *, matches: Callable[[Container], bool] = lambda _container: True) -> tuple[list[str], int]:
         """Remove every container that isn't running and that `matches` accepts; gives their ids and the bytes freed."""
         removed, freed = [], 0
         for container in self._engine.context.records.all():
-            if not container.is_active and container.status is not Status.REMOVING and matches(container):
+            if not container.is_up and container.status is not Status.REMOVING and matches(container):
                 handle = ContainerHandle(self._engine, container.id)
                 size = handle.size_bytes()
                 try:

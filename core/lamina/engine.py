@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # each is imported by the first who asks for it: a listing st
     from lamina.usecases.create import Creation
     from lamina.usecases.enter import Entering
     from lamina.usecases.networks import Networks
+    from lamina.usecases.restarts import Restarts
     from lamina.usecases.start import Starter
     from lamina.usecases.system import System
     from lamina.usecases.volumes import Volumes
@@ -66,6 +67,8 @@ class Engine:
             warn=warn,
             pull_policy=settings.pull,
             default_network=settings.network,
+            log_driver=settings.log_driver,
+            log_options=settings.log_options,
         )
         self.containers = ContainersAPI(self)
         self.images = ImagesAPI(self)
@@ -126,6 +129,13 @@ class Engine:
         from lamina.usecases.networks import Networks
 
         return Networks(self.context)
+
+    @cached_property
+    def restarts(self) -> "Restarts":
+        """What starts containers again; imported by the first who asks."""
+        from lamina.usecases.restarts import Restarts
+
+        return Restarts(self.context, self.starter, self.control)
 
     def close(self) -> None:
         """Let go of the database; the engine can't be used any more."""

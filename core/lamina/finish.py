@@ -1,12 +1,13 @@
 """What a monitor becomes when its container has ended and nobody waits for it: `python -m lamina.finish ROOT RUN_DIR CONTAINER`.
 
-Opening the engine settles the container, as it does for any that has ended; `--rm` is seen to there as well.
+It settles the container, removes it with `--rm`, and starts it again if its restart policy says so.
 """
 
 import sys
 
 from lamina.engine import Engine
 from lamina.errors import LaminaError, NotFoundError
+from lamina.model.container import Status
 
 
 def main() -> int:
@@ -18,6 +19,8 @@ def main() -> int:
             settled = engine.starter.settle(container)
             if settled is not None and settled.config.auto_remove and not settled.is_active:
                 engine.control.remove(settled, volumes=True)
+            elif settled is not None and settled.status is Status.RESTARTING:
+                engine.restarts.keep(settled)
     except (NotFoundError, LaminaError, OSError):
         return 1
     return 0

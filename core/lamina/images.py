@@ -256,9 +256,7 @@ class ImagesAPI:
         return image_document(self._engine.context, self.store.resolve(name))
 
     def _users(self, image_id: str) -> list[ImageUser]:
-        return [
-            ImageUser(container_id=each.id, is_running=each.is_active) for each in self._engine.context.records.of_image(image_id)
-        ]
+        return [ImageUser(container_id=each.id, is_running=each.is_up) for each in self._engine.context.records.of_image(image_id)]
 
     def _discard_layers(self, removal: Removal, *, measured: bool = False) -> int:
         if not removal.chain_ids:

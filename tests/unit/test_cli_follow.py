@@ -10,6 +10,8 @@ import pytest
 
 from lamina.linux.process import start_time
 from lamina.model.container import Container, ContainerConfig, Status
+from lamina.runtime.frames import STDOUT
+from lamina.runtime.logs import LogWriter
 from lamina.usecases import follow
 from lamina.usecases.follow import read_lines
 
@@ -106,3 +108,50 @@ def test_following_ends_at_a_point_in_time(log: Path):
     until = time.time_ns() + 300_000_000
     numbers(log, tail=1, until_ns=until, follow=lambda: running(os.getpid()))
     assert 0.2 < time.monotonic() - begun < 5
+
+
+def test_a_log_of_several_files_is_read_as_one(tmp_path: Path):
+    path = tmp_path / "log"
+    for name, some in (("log.2", range(10)), ("log.1", range(10, 20)), ("log", range(20, 25))):
+        (tmp_path / name).write_text("".join(map(record, some)), encoding="utf-8")
+    assert numbers(path) == list(range(25))
+    for tail in (0, 3, 5, 6, 15, 16, 24, 100):
+        assert numbers(path, tail=tail) == list(range(max(0, 25 - tail), 25))
+    path.unlink()  # between the rename and the new file's making
+    assert numbers(path) == list(range(20))
+    assert numbers(path, tail=4) == [16, 17, 18, 19]
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_following_goes_on_over_renames_and_neither_loses_nor_repeats_a_line(
+    tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Files hold ten lines each; who looks more often than ten lines come loses nothing even of a log of a single file."""
+    monkeypatch.setattr(follow, "INTERVAL_MS", 1)
+    path = tmp_path / "log"
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write_end)
+        os.read(read_end, 1)
+        os._exit(0)
+    os.close(read_end)
+    log = LogWriter(str(path), file_bytes=700, files=files)
+    log.write(STDOUT, b"0\n")
+
+    def write() -> None:
+        for number in range(1, 600):
+            time.sleep(0.002)
+            log.write(STDOUT, b"%d\n" % number)
+        log.close()
+        os.close(write_end)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found = numbers(path, follow=lambda: running(pid))
+    writer.join()
+    os.waitpid(pid, 0)
+    assert len(found) == len(set(found))
+    assert found == sorted(found)
+    assert found == list(range(600)) if files > 1 else found[-1] == 599
+    assert len(list(tmp_path.iterdir())) == files

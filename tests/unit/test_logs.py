@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from lamina.runtime.frames import STDERR, STDOUT
-from lamina.runtime.logs import LINE_BYTES, LogWriter, read_log
+from lamina.runtime.logs import LINE_BYTES, LogWriter
 
 
 def written(path: Path) -> list[tuple[str, str]]:
@@ -94,21 +94,28 @@ def test_bytes_that_are_no_text_are_marked_and_cut_all_the_same(tmp_path: Path):
     assert [len(text) for _, text in written(tmp_path / "log")] == [LINE_BYTES, 11]
 
 
-def test_the_reader_leaves_a_half_written_last_line_and_finds_it_later(tmp_path: Path):
+def test_a_log_with_a_limit_is_so_many_files_and_its_newest_records_are_in_them(tmp_path: Path):
     path = tmp_path / "log"
-    record = json.dumps({"log": "a\n", "stream": "stdout", "time": "t"}) + "\n"
-    path.write_text(record + record[:20])
-    with path.open(encoding="utf-8") as file:
-        assert list(read_log(file)) == [("t", "stdout", "a\n")]
-        with path.open("a") as more:
-            more.write(record[20:])
-        assert list(read_log(file)) == [("t", "stdout", "a\n")]
-        assert list(read_log(file)) == []
+    log = LogWriter(str(path), file_bytes=1000, files=3)
+    for number in range(200):
+        log.write(STDOUT, b"%d\n" % number)
+    log.close()
+    files = [tmp_path / name for name in ("log.2", "log.1", "log")]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert all(1000 <= file.stat().st_size < 1100 for file in files[:2])
+    kept = [int(text) for file in files for _, text in written(file)]
+    assert kept == list(range(kept[0], 200))
+    log = LogWriter(str(path), file_bytes=1000, files=3)  # another start goes on where it was
+    log.write(STDOUT, b"200\n" * 20)
+    log.close()
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_the_reader_skips_what_a_crash_left(tmp_path: Path):
-    path = tmp_path / "log"
-    record = json.dumps({"log": "a\n", "stream": "stdout", "time": "t"}) + "\n"
-    path.write_text(record[:20] + record + "5\n[]\n{}\n\n" + record)
-    with path.open(encoding="utf-8") as file:
-        assert list(read_log(file)) == [("t", "stdout", "a\n")]
+def test_a_log_of_one_file_begins_anew_at_its_limit(tmp_path: Path):
+    log = LogWriter(str(tmp_path / "log"), file_bytes=500)
+    for number in range(100):
+        log.write(STDOUT, b"%d\n" % number)
+    log.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert (tmp_path / "log").stat().st_size < 600
+    assert written(tmp_path / "log")[-1] == ("stdout", "99\n")

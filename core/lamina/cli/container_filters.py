@@ -60,7 +60,7 @@ def _by_exit_code(_engine: "Engine", values: Sequence[str]) -> Test:
         codes = {int(value) for value in values}
     except ValueError:
         raise UsageError(f"invalid filter 'exited={values[-1]}'", hint="give an exit code") from None
-    return lambda container: container.exit_code in codes and not container.is_active and bool(container.started_ns)
+    return lambda container: container.exit_code in codes and not container.is_up and bool(container.started_ns)
 
 
 def _before(engine: "Engine", values: Sequence[str]) -> Test:

@@ -86,7 +86,7 @@ def read_config(
         stop_timeout_s=stop_timeout_s, mounts=_read_mounts(volumes, mounts, tmpfses), read_only=read_only,
         auto_remove=auto_remove, init=init, storage_options=dict(_read_storage_option(text) for text in storage_options),
         confinement=read_confinement(more), isolation=read_isolation(more), limits=read_limits(more),
-        supervision=read_supervision(more),
+        supervision=read_supervision(more, auto_remove=auto_remove),
         **read_network_options(hostname=hostname, **more),
     )  # fmt: skip
 

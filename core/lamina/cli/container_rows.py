@@ -75,6 +75,8 @@ def status_text(container: Container, *, now_ns: int) -> str:
             if not process.is_alive(container.monitor_pid, container.monitor_started):
                 text += " (monitor lost)"  # it runs, but nobody logs it, and nobody will see how it ends
             return text
+        case Status.RESTARTING:
+            return f"Restarting ({container.exit_code}) {human_ago(container.finished_ns, now_ns=now_ns)}"
         case Status.EXITED:
             return f"Exited ({container.exit_code}) {human_ago(container.finished_ns, now_ns=now_ns)}"
         case Status.REMOVING:

@@ -126,6 +126,9 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "df": ("system_df", "show what takes space"),
             "info": ("info", "show facts about this store and machine"),
             "prune": ("system_prune", "remove what nothing uses"),
+            "start": ("system_start", "start the containers that a boot has ended"),
+            "stop": ("system_stop", "stop all containers, as before the machine's end"),
+            "unit": ("system_unit", "write the systemd unit that does both"),
         },
     ),
     "volume": (

@@ -39,6 +39,7 @@ class Status(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
+    RESTARTING = "restarting"
     EXITED = "exited"
     REMOVING = "removing"
 
@@ -186,11 +187,22 @@ class Container:
     error: str = ""
     started_ns: int = 0
     finished_ns: int = 0
+    restart_count: int = 0
+    """How often its restart policy has started it since a person did."""
+    restart_delay_ms: int = 0
+    """What the last restart waited."""
+    stopped_by: str = ""
+    """`user` or `shutdown` if its end was asked for, and so is no reason for a restart."""
 
     @property
     def is_active(self) -> bool:
         """Whether it has a process."""
         return self.status in {Status.RUNNING, Status.PAUSED}
+
+    @property
+    def is_up(self) -> bool:
+        """What Docker calls running: it has a process, or will soon have one again."""
+        return self.is_active or self.status is Status.RESTARTING
 
     @property
     def short_id(self) -> str:

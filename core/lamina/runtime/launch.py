@@ -44,6 +44,14 @@ class Launch:
         self.channel.sendall(frames.pack(frames.GO))
         self._expect(frames.STARTED)
 
+    def leave(self) -> bool:
+        """Let the container run on by itself; gives whether it has ended meanwhile, as we were told: then the caller settles it.
+
+        The monitor relies on whoever has heard the exit code; who closes the channel without having read it hasn't.
+        """
+        self.channel.close()
+        return any(kind == frames.EXIT for kind, _ in self.early)
+
     def abandon(self) -> None:
         """Give up before GO: the monitor and the child end by themselves."""
         self.channel.close()

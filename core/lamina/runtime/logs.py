@@ -1,13 +1,14 @@
 """A container's log, in the form of Docker's json-file: one JSON object a line, `log`, `stream`, `time`.
 
 A line longer than 16 KiB is cut into several objects, all but the last without a newline at the end, as Docker does.
+
+With a limit the log is several files, `…-json.log` the newest, then `.1`, `.2` and so on. A file is never cut or written anew: it
+gets its next name, and the last one is deleted, so that who reads it loses and repeats nothing (`usecases/follow.py`).
 """
 
 import json
 import os
 import time
-from collections.abc import Iterator
-from typing import IO
 
 from lamina.runtime import frames
 
@@ -18,9 +19,16 @@ _STREAMS = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
 class LogWriter:
     """Appends to a log; what isn't a whole line yet waits for its end."""
 
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def __init__(self, path: str, *, file_bytes: int = 0, files: int = 1) -> None:
+        self._path = path
+        self._file_bytes = file_bytes
+        self._files = files
         self._partial: dict[int, bytes] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._size = os.lseek(self._fd, 0, os.SEEK_END) if self._file_bytes else 0
 
     def write(self, kind: int, data: bytes) -> None:
         """Add bytes of one stream."""
@@ -60,9 +68,28 @@ class LogWriter:
 
     def _append(self, records: list[bytes]) -> None:
         try:
-            frames.write_all(self._fd, b"".join(records))
+            if not self._file_bytes:
+                frames.write_all(self._fd, b"".join(records))
+                return
+            for record in records:
+                if self._size >= self._file_bytes:  # as Docker's: the record that goes beyond is still written
+                    self._rotate()
+                frames.write_all(self._fd, record)
+                self._size += len(record)
         except OSError:
             pass  # a full disk must not stop the container; the line is lost to the log alone
+
+    def _rotate(self) -> None:
+        for number in range(self._files - 1, 0, -1):
+            try:
+                os.rename(f"{self._path}.{number - 1}" if number > 1 else self._path, f"{self._path}.{number}")
+            except FileNotFoundError:
+                pass
+        if self._files == 1:
+            os.unlink(self._path)
+        old_fd = self._fd
+        self._open()
+        os.close(old_fd)
 
 
 def _cut(data: bytes, start: int) -> int:
@@ -83,19 +110,3 @@ def _now() -> str:
     nanoseconds = time.time_ns()
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
-
-
-def read_log(file: IO[str]) -> Iterator[tuple[str, str, str]]:
-    """Give (time, stream, text) of each whole record from where the file stands; a half-written last line is left unread."""
-    while True:
-        position = file.tell()
-        line = file.readline()
-        if not line.endswith("\n"):
-            file.seek(position)
-            return
-        try:
-            record = json.loads(line)
-            found = record["time"], record["stream"], record["log"]
-        except (ValueError, KeyError, TypeError):
-            continue  # a line that a crash cut in two
-        yield found

@@ -34,6 +34,8 @@ class MonitorPlan:
         tty: bool,
         open_stdin: bool,
         log_path: str = "",
+        log_file_bytes: int = 0,
+        log_files: int = 1,
         exit_path: str = "",
         socket_path: str = "",
         terminal_size: tuple[int, int] = (0, 0),
@@ -45,6 +47,10 @@ class MonitorPlan:
         self.tty = tty
         self.open_stdin = open_stdin
         self.log_path = log_path
+        """"" for no log."""
+        self.log_file_bytes = log_file_bytes
+        """How large one file of it may grow, 0 for without limit; then there are up to `log_files`."""
+        self.log_files = log_files
         self.exit_path = exit_path
         self.socket_path = socket_path
         self.terminal_size = terminal_size
@@ -107,7 +113,9 @@ class _Monitor:
         self.pid = 0
         self.stdin_fd = -1
         self.outputs: dict[int, int] = {}
-        self.log = LogWriter(plan.log_path) if plan.log_path else None
+        self.log: LogWriter | None = None
+        if plan.log_path:
+            self.log = LogWriter(plan.log_path, file_bytes=plan.log_file_bytes, files=plan.log_files)
         self.creator_waits = False
         self.listening: socket.socket | None = None
         self.stdin_ends = False

@@ -10,8 +10,8 @@ from typing import Any
 from lamina.errors import UsageError
 
 CONFIG_PATH = "/etc/lamina/config.toml"
-TEXTS = frozenset({"root", "run-dir", "storage-driver", "pull", "network"})
-TABLES = frozenset({"registries"})
+TEXTS = frozenset({"root", "run-dir", "storage-driver", "pull", "network", "log-driver"})
+TABLES = frozenset({"registries", "log-opts"})
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> str:

@@ -126,7 +126,7 @@ class ContainerRecords:
     def active(self) -> list[Container]:
         """List those that have, or had when last seen, a process, or are on their way in or out."""
         rows = self.database.connection.execute(
-            "SELECT * FROM containers WHERE status IN ('creating', 'running', 'paused', 'removing')"
+            "SELECT * FROM containers WHERE status IN ('creating', 'running', 'paused', 'restarting', 'removing')"
         ).fetchall()
         return [_container(row) for row in rows]
 
@@ -192,4 +192,7 @@ def _container(row: sqlite3.Row) -> Container:
         error=row["error"],
         started_ns=row["started_ns"],
         finished_ns=row["finished_ns"],
+        restart_count=row["restart_count"],
+        restart_delay_ms=row["restart_delay_ms"],
+        stopped_by=row["stopped_by"],
     )

@@ -161,6 +161,14 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX published_ports_by_endpoint ON published_ports (endpoint);
     """,
+    """
+    ALTER TABLE containers ADD COLUMN restart_count INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE containers ADD COLUMN restart_delay_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE containers ADD COLUMN stopped_by TEXT NOT NULL DEFAULT '';   -- user, shutdown: asked to end
+    DROP INDEX containers_active;
+    CREATE INDEX containers_active ON containers (status)
+        WHERE status IN ('creating', 'running', 'paused', 'restarting', 'removing');
+    """,
 )
 """The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lamina.api.drivers import NetworkDriver, VolumeDriver
 from lamina.api.host import PluginHost
@@ -39,6 +39,9 @@ class Context:
     """When `run` and `create` pull an image: `missing`, `always` or `never`."""
     default_network: str = "none"
     """The network of a container for which none is named."""
+    log_driver: str = ""
+    """Of a container for which none is named; "" for json-file."""
+    log_options: Mapping[str, str] = field(default_factory=dict)
     children: set[int] = field(default_factory=set)
     """Monitors that this process has forked and must reap."""
 
@@ -52,6 +55,8 @@ class Context:
         warn: Callable[[str], None],
         pull_policy: str = "missing",
         default_network: str = "none",
+        log_driver: str = "",
+        log_options: Mapping[str, str] | None = None,
     ) -> "Context":
         """Open a root directory, made if it isn't there. Raises `LaminaError` if that can't be."""
         for path in (root_dir, run_dir):
@@ -86,6 +91,8 @@ class Context:
             records=ContainerRecords(database=database),
             pull_policy=pull_policy,
             default_network=default_network,
+            log_driver=log_driver,
+            log_options=log_options or {},
         )
 
     @property

@@ -12,6 +12,7 @@ from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status, check_name
 from lamina.runtime import freezer, processes
 from lamina.runtime.attach import Relay, connect
+from lamina.runtime.launch import Launch
 from lamina.store.operations import locked
 from lamina.usecases.context import Context
 from lamina.usecases.start import LOST_EXIT_CODE, Starter
@@ -29,9 +30,24 @@ class Control:
         self.starter = starter
         self.volumes = volumes
 
+    def start(self, container: Container, *, keeps: bool = False) -> None:
+        """Start a container and leave it to itself; `keeps` as for `Starter.start`."""
+        self.leave(*self.starter.start(container, keeps=keeps))
+
+    def leave(self, container: Container, launched: Launch) -> None:
+        """Let a started container run on by itself."""
+        if launched.leave():
+            self._settle(container)
+
     def kill(self, container: Container, signal_name: str = "KILL") -> None:
         """Send a signal to the container's first process; after SIGKILL, wait until it is gone."""
         number = parse_signal(signal_name)
+        if not container.is_up:
+            self._require_running(container)
+        if number in {signal.SIGKILL, parse_signal(container.config.stop_signal or "TERM")}:
+            container = self._remember_stop(container, "user")
+            if not container.is_active:
+                return
         self._require_running(container)
         if number == signal.SIGKILL and container.status is Status.PAUSED:
             self.unpause(container)
@@ -44,15 +60,36 @@ class Control:
         asked_at_s = self.ask_to_stop(container, signal_name=signal_name)
         self.finish_stop(container, timeout_s, asked_at_s=asked_at_s)
 
-    def ask_to_stop(self, container: Container, *, signal_name: str = "") -> float:
-        """Send the stop signal and don't wait; gives the moment, for `finish_stop`. So several are stopped side by side."""
+    def ask_to_stop(self, container: Container, *, signal_name: str = "", asked_by: str = "user") -> float:
+        """Send the stop signal and don't wait; gives the moment, for `finish_stop`. So several are stopped side by side.
+
+        Who asked, `user` or `shutdown`, is remembered: its restart policy doesn't start it again.
+        """
         number = parse_signal(signal_name or container.config.stop_signal or "TERM")
-        container = self.starter.refreshed(container)
+        container = self._remember_stop(container, asked_by)
         if container.status is Status.PAUSED:
             self.unpause(container)
         if container.is_active:
             self._signal(container, number)
         return time.monotonic()
+
+    def _remember_stop(self, container: Container, asked_by: str) -> Container:
+        """Record that a container's end is asked for, and end a restart that it waits for; gives it as it is now."""
+        supervision = container.config.supervision
+        if supervision is None or supervision.restart == "no":
+            current = self.starter.refreshed(container)
+            if current.is_active:
+                with self.context.database.transaction() as tx:
+                    self.context.records.set_state(tx, current.id, stopped_by=asked_by)
+            return current
+        with locked(self.context.run_dir, f"container-{container.id}"):  # else its end may be settled in between, and restarted
+            current = self.starter.refreshed(container)
+            if current.status is Status.RESTARTING:
+                self.starter.end_restarting(current, stopped_by=asked_by)
+            elif current.is_active:
+                with self.context.database.transaction(durable=True) as tx:
+                    self.context.records.set_state(tx, current.id, stopped_by=asked_by)
+            return self.starter.refreshed(current)
 
     def finish_stop(self, container: Container, timeout_s: int | None = None, *, asked_at_s: float) -> None:
         """Wait for the end of what was asked to stop, and kill it when its time is over."""
@@ -73,15 +110,27 @@ class Control:
         """Wait until the container isn't running; gives its exit code."""
         container = self.starter.refreshed(container)
         code = LOST_EXIT_CODE
-        while container.is_active:
-            if container.config.auto_remove:  # its record goes with it, so its code is heard from the monitor
-                code = self._hear_exit(container)
-            self._wait_ended(container, -1)
+        supervision = container.config.supervision
+        while container.is_up:
+            if container.status is Status.RESTARTING:
+                self._wait_restarted(container)
+            elif supervision is not None and supervision.restart != "no":  # its record may soon be the next run's
+                return self._hear_exit(container)
+            else:
+                if container.config.auto_remove:  # its record goes with it, so its code is heard from the monitor
+                    code = self._hear_exit(container)
+                self._wait_ended(container, -1)
             current = self.context.records.by_id(container.id)
             if current is None:
                 return code
             container = current
         return container.exit_code
+
+    def _wait_restarted(self, container: Container) -> None:
+        from lamina.usecases.restarts import Restarts
+
+        Restarts(self.context, self.starter, self).put_right(container)
+        _wait_for(container.monitor_pid, container.monitor_started, -1)
 
     def _hear_exit(self, container: Container) -> int:
         """Listen to the monitor until it says the exit code; gives `LOST_EXIT_CODE` if there is none to say it."""
@@ -137,8 +186,11 @@ class Control:
         current = self.context.records.by_id(container.id)
         if current is None:
             return
-        if current.is_active and not force:
-            raise ConflictError(f"container '{container.name}' is running", hint="stop it first, or use --force")
+        if current.is_up and not force:
+            said = "restarting" if current.status is Status.RESTARTING else "running"
+            raise ConflictError(f"container '{container.name}' is {said}", hint="stop it first, or use --force")
+        if current.is_up:
+            current = self._remember_stop(current, "user")
         if current.is_active:
             if current.status is Status.PAUSED:
                 self.unpause(current)
@@ -151,7 +203,7 @@ class Control:
             current = self.context.records.by_id(container.id)
             if current is None:
                 return
-            if current.is_active:
+            if current.is_up:
                 raise StateError(f"container '{container.name}' was started again meanwhile")
             storage = self._storage(current)  # a missing one is said before anything changes
             with self.context.database.transaction() as tx:
@@ -200,6 +252,8 @@ class Control:
         return processes.pids_in(container.pid)
 
     def _require_running(self, container: Container) -> None:
+        if container.status is Status.RESTARTING:
+            raise StateError(f"container '{container.name}' is restarting", hint="wait until it runs")
         if not container.is_active:
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
 
@@ -222,10 +276,13 @@ class Control:
             return False
         _wait_for(container.monitor_pid, container.monitor_started, KILL_TIMEOUT_S)
         self.context.reap()
+        self._settle(container)
+        return True
+
+    def _settle(self, container: Container) -> None:
         settled = self.starter.settle(container)
         if settled is not None and settled.config.auto_remove and not settled.is_active:
             self.remove(settled, volumes=True)
-        return True
 
     def _home_path(self, container: Container) -> str:
         return os.path.join(self.context.container_run_dir(container.id), "cgroup")

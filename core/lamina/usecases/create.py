@@ -4,20 +4,24 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.types import LayerReader
 from lamina.dataclasses import replace
-from lamina.errors import IntegrityError, LaminaError, NotFoundError, UsageError
+from lamina.errors import ConflictError, IntegrityError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, ContainerConfig, MountRequest, Status, check_name, check_target, merge_env
-from lamina.model.image_config import ImageConfig
+from lamina.model.image_config import Defaults, ImageConfig
 from lamina.store.images import Image
 from lamina.store.layers import LayerGoneError, check_depth
 from lamina.store.operations import Operation
 from lamina.usecases.context import Context
 from lamina.usecases.start import JOIN_PREFIX
 from lamina.usecases.volumes import Volumes
+
+if TYPE_CHECKING:
+    from lamina.model.supervision import Supervision
 
 
 class Creation:
@@ -38,7 +42,7 @@ class Creation:
         image = context.images.resolve(config.image)
         with self._image_there(config.image):
             image_config = context.images.config(image)
-        config = self._with_network(merge_image_defaults(config, image_config))
+        config = self._with_supervision(self._with_network(merge_image_defaults(config, image_config)))
         if not config.arguments:
             raise UsageError("no command specified", hint="the image has none; give one after its name")
         self._check(config)
@@ -169,6 +173,8 @@ class Creation:
                 raise NotFoundError(
                     f"the volume's source '{request.source}' doesn't exist", hint="create it first, or correct the path"
                 )
+        if config.auto_remove and config.supervision is not None and config.supervision.restart != "no":
+            raise ConflictError("a container that is removed when it has ended can't be restarted", hint="leave one of both out")
         self._check_network(config)
 
     def _with_network(self, config: ContainerConfig) -> ContainerConfig:
@@ -190,6 +196,21 @@ class Creation:
                 networks=tuple(each._replace(network=name) if not place else each for place, each in enumerate(config.networks)),
             )  # fmt: skip
         return replace(config, network=name)
+
+    def _with_supervision(self, config: ContainerConfig) -> ContainerConfig:
+        """Fill in the settings' log driver and options where the container says nothing of them; its own options come on top."""
+        context = self.context
+        asked = config.supervision
+        if not context.log_driver and not context.log_options and (asked is None or asked.log_driver):
+            return config
+        from lamina.model.supervision import Supervision, log_limits
+
+        asked = asked or Supervision()
+        default = context.log_driver or "json-file"
+        driver = asked.log_driver or default
+        options = {**(context.log_options if driver == default else {}), **asked.log_options}
+        log_limits(driver, options)
+        return replace(config, supervision=asked._replace(log_driver=driver, log_options=options))
 
     def _check_network(self, config: ContainerConfig) -> None:
         """Refuse what a network can't do; anything of networks is imported only for one that the engine has a part in."""
@@ -254,7 +275,22 @@ def merge_image_defaults(config: ContainerConfig, image: ImageConfig) -> Contain
         exposed_ports=tuple(dict.fromkeys((*defaults.exposed_ports, *config.exposed_ports))),
         image_volumes=declared,
         mounts=config.mounts + anonymous,
+        supervision=_with_image_health(config.supervision, defaults),
     )
+
+
+def _with_image_health(asked: "Supervision | None", image: Defaults) -> "Supervision | None":
+    """Let the image say of the health check what the user didn't; None is left of one that checks nothing."""
+    if image.healthcheck is None and (asked is None or asked.health is None):
+        return asked
+    from lamina.model.supervision import HealthCheck, Supervision
+
+    theirs = HealthCheck()
+    if image.healthcheck is not None:
+        theirs = HealthCheck(**{name: getattr(image.healthcheck, name) for name in HealthCheck._fields if name != "shell"})
+    asked = asked or Supervision()
+    health = (asked.health or HealthCheck()).over(theirs)._replace(shell=image.shell or ())
+    return asked._replace(health=health if health.command else None)
 
 
 _ADJECTIVES = [

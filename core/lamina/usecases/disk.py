@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from lamina.api.types import Usage
 from lamina.dataclasses import dataclass
 from lamina.errors import ConflictError, LaminaError
-from lamina.model.container import Container, Status
+from lamina.model.container import Container
 from lamina.model.digest import Digest
 from lamina.store.images import Image
 from lamina.store.operations import locked
@@ -97,12 +97,12 @@ class DiskUsage:
     @property
     def containers_reclaimable_bytes(self) -> int:
         """What of it belongs to containers that don't run."""
-        return sum(each.usage.size_bytes for each in self.containers if not each.container.is_active)
+        return sum(each.usage.size_bytes for each in self.containers if not each.container.is_up)
 
     @property
     def containers_running(self) -> int:
-        """How many run or are paused."""
-        return sum(each.container.status in {Status.RUNNING, Status.PAUSED} for each in self.containers)
+        """How many run, are paused, or soon run again."""
+        return sum(each.container.is_up for each in self.containers)
 
     @property
     def volumes_bytes(self) -> int:

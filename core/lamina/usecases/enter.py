@@ -62,6 +62,8 @@ class Entering:
         """Run a command in a running container; gives its exit code, None if it was left running. Raises `StartError`."""
         if container.status is Status.PAUSED:
             raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
+        if container.status is Status.RESTARTING:
+            raise StateError(f"container '{container.name}' is restarting", hint="wait until it runs")
         if not container.is_active or not process.is_alive(container.pid, container.pid_started):
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
         steps = self.plan(container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty)

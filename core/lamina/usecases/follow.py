@@ -1,7 +1,8 @@
 """Reading a container's log: its last lines, a stretch of time, and what is still being written.
 
-A log grows at its end and is never rewritten. Following sleeps on the monitor's pidfd and looks at the file's size ten times a
-second; the container's end is noticed at once. Who writes the log, and its form, is `lamina.runtime.logs`.
+A log grows at its end; with a limit it is several files, which are renamed and never rewritten. Following sleeps on the monitor's
+pidfd and looks at the files ten times a second; the container's end is noticed at once, and is no end if it is restarted. Who
+writes the log, and its form, is `lamina.runtime.logs`.
 """
 
 import json
@@ -17,6 +18,7 @@ from lamina.model.container import Container
 
 BLOCK_BYTES = 1 << 16
 INTERVAL_MS = 100
+ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +40,109 @@ def read_lines(
     """
     since = _stamp(since_ns) if since_ns is not None else ""
     until = _stamp(until_ns) if until_ns is not None else ""
-    try:
-        file = open(path, "rb", buffering=BLOCK_BYTES)  # noqa: SIM115 - closed below; opened here for the except clause's sake
-    except FileNotFoundError:
-        return  # it has never been started
-    with file:
-        if tail is not None:
-            file.seek(_tail_offset(file, tail))
-        for line in _follow(file, follow, until_ns) if follow is not None else _whole_lines(file):
+    with _Log(path, tail) as log:
+        for line in _follow(log, follow, until_ns) if follow is not None else log.lines():
             record = _parse(line)
             if record is None or record.time < since:
                 continue
             if until and record.time > until:
                 return
             yield record
+
+
+class _Log:
+    """A log's files as one, from the `tail`th last line on; None is from the beginning.
+
+    `LogWriter` renames files while they are read. So a file is known by its inode, which can't be another file's while it is open;
+    the next one to read is the one that the names, looked at from the newest to the oldest, have before it. A file that was deleted
+    before it was read is lost to the reader: there were too many meanwhile.
+    """
+
+    def __init__(self, path: str, tail: int | None) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        files = [file for name in self._names() if (file := _opened(name)) is not None]  # the newest first
+        for file in files:
+            if self._file is not None:
+                self._file.close()
+            self._file = file
+            if tail is None:
+                continue
+            offset, found = _tail_offset(file, tail)
+            file.seek(offset)
+            tail -= found
+            if tail <= 0:
+                break
+        for file in files:
+            if file is not self._file:
+                file.close()
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def lines(self) -> Iterator[bytes]:
+        """Give whole lines up to the end as it is now; may be called again for those that have come since."""
+        if self._file is None:
+            self._file = _opened(self._path)
+        while self._file is not None:
+            yield from _whole_lines(self._file)
+            after = self._next(os.fstat(self._file.fileno()).st_ino)
+            if after is None:
+                return
+            yield from _whole_lines(self._file)  # what was written after we looked and before it got its next name
+            self._file.close()
+            self._file = after
+
+    def _next(self, inode: int) -> BinaryIO | None:
+        while names := self._names():
+            inodes = list(names.values())
+            place = inodes.index(inode) if inode in inodes else len(inodes)
+            if place == 0:
+                return None
+            file = _opened(list(names)[place - 1])
+            if file is not None and os.fstat(file.fileno()).st_ino == inodes[place - 1]:
+                return file
+            if file is not None:
+                file.close()  # it was renamed in between
+        return None
+
+    def _names(self) -> dict[str, int]:
+        """The files that are there, the newest first: name to inode, each inode once.
+
+        Going with the renames, it misses none: what has moved on is met again. A name may be missing for a moment, but never two.
+        """
+        for _ in range(ATTEMPTS):
+            found: dict[str, int] = {}
+            number = missing = 0
+            while missing < 2:
+                name = f"{self._path}.{number}" if number else self._path
+                number += 1
+                try:
+                    inode = os.stat(name).st_ino
+                except FileNotFoundError:
+                    missing += 1
+                    continue
+                missing = 0
+                if inode not in found.values():
+                    found[name] = inode
+            try:
+                if found.get(self._path) == os.stat(self._path).st_ino:
+                    break
+            except FileNotFoundError:
+                if self._path not in found:
+                    break
+        return found
+
+
+def _opened(path: str) -> BinaryIO | None:
+    try:
+        return open(path, "rb", buffering=BLOCK_BYTES)
+    except FileNotFoundError:
+        return None  # it has never been started, or that file was deleted as the oldest
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -63,14 +154,32 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _follow(file: BinaryIO, current: Callable[[], Container | None], until_ns: int | None) -> Iterator[bytes]:
-    with _Watched(current()) as watched:
-        while True:
-            ended = watched.has_ended()  # before reading: what was written until then is there to be read
-            yield from _whole_lines(file)
-            if ended or (until_ns is not None and time.time_ns() > until_ns):
-                return
-            watched.wait()
+def _follow(log: _Log, current: Callable[[], Container | None], until_ns: int | None) -> Iterator[bytes]:
+    while True:
+        container = current()
+        with _Watched(container) as watched:
+            while True:
+                ended = watched.has_ended()  # before reading: what was written until then is there to be read
+                yield from log.lines()
+                if until_ns is not None and time.time_ns() > until_ns:
+                    return
+                if ended:
+                    break
+                watched.wait()
+        if container is None or not _goes_on(current):
+            return
+
+
+def _goes_on(current: Callable[[], Container | None]) -> bool:
+    """Whether a container runs again, or will, after what was watched has ended: its restart policy has started it."""
+    for _ in range(ATTEMPTS):
+        container = current()
+        if container is None or not container.is_up or container.config.supervision is None:
+            return False
+        if process.is_alive(container.monitor_pid, container.monitor_started):
+            return True
+        time.sleep(INTERVAL_MS / 1000)  # it is being settled
+    return False
 
 
 class _Watched:
@@ -78,7 +187,7 @@ class _Watched:
 
     def __init__(self, container: Container | None) -> None:
         self._pidfd = -1
-        if container is None or not container.is_active:
+        if container is None or not container.is_up:
             return
         for pid, started in ((container.monitor_pid, container.monitor_started), (container.pid, container.pid_started)):
             if process.is_alive(pid, started):
@@ -107,11 +216,11 @@ class _Watched:
         return bool(poll.poll(timeout_ms))
 
 
-def _tail_offset(file: BinaryIO, lines: int) -> int:
-    """Find where the last so many lines begin, from the end backwards."""
+def _tail_offset(file: BinaryIO, lines: int) -> tuple[int, int]:
+    """Find where the last so many lines begin, from the end backwards, and how many they are."""
     end = file.seek(0, os.SEEK_END)
-    if lines <= 0:
-        return end
+    if lines <= 0 or not end:
+        return end, 0
     seen, position = 0, end
     while position > 0:
         start = max(0, position - BLOCK_BYTES)
@@ -123,9 +232,9 @@ def _tail_offset(file: BinaryIO, lines: int) -> int:
                 continue  # the last line's own
             seen += 1
             if seen == lines:
-                return start + at + 1
+                return start + at + 1, lines
         position = start
-    return 0
+    return 0, seen + 1
 
 
 def _parse(line: bytes) -> LogLine | None:

@@ -22,6 +22,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
     driver = context.layers.driver(container.driver)
     folder = context.container_dir(container.id)
     running = container.is_active
+    supervision = config.supervision
     return {
         "Id": container.id,
         "Created": format_time(container.created_ns),
@@ -29,9 +30,9 @@ def container_document(context: Context, volumes: Volumes, container: Container)
         "Args": list(config.arguments[1:]),
         "State": {
             "Status": container.status.value,
-            "Running": running,
+            "Running": container.is_up,  # Docker's meaning
             "Paused": container.status is Status.PAUSED,
-            "Restarting": False,
+            "Restarting": container.status is Status.RESTARTING,
             "OOMKilled": False,
             "Dead": False,
             "Pid": container.pid if running else 0,
@@ -44,9 +45,9 @@ def container_document(context: Context, volumes: Volumes, container: Container)
         "ResolvConfPath": os.path.join(folder, "resolv.conf"),
         "HostnamePath": os.path.join(folder, "hostname"),
         "HostsPath": os.path.join(folder, "hosts"),
-        "LogPath": context.log_path(container.id),
+        "LogPath": "" if supervision is not None and supervision.log_driver == "none" else context.log_path(container.id),
         "Name": "/" + container.name,
-        "RestartCount": 0,
+        "RestartCount": container.restart_count,
         "Driver": driver.name,
         "Platform": "linux",
         "MountLabel": "",
@@ -56,10 +57,16 @@ def container_document(context: Context, volumes: Volumes, container: Container)
         "HostConfig": {
             "Binds": [_bind(request) for request in config.mounts if request.type != "tmpfs" and request.source] or None,
             "ContainerIDFile": "",
-            "LogConfig": {"Type": "json-file", "Config": {}},
+            "LogConfig": {
+                "Type": (supervision.log_driver if supervision is not None else "") or "json-file",
+                "Config": dict(supervision.log_options) if supervision is not None else {},
+            },
             "NetworkMode": config.network,
             "PortBindings": port_bindings(config),
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+            "RestartPolicy": {
+                "Name": supervision.restart if supervision is not None else "no",
+                "MaximumRetryCount": supervision.restart_most if supervision is not None else 0,
+            },
             "AutoRemove": config.auto_remove,
             "VolumeDriver": "",
             "IpcMode": "private",

@@ -73,7 +73,7 @@ class Migration:
         With `restart` a running one is stopped for it and started again, even if it couldn't be moved. Raises `StateError`,
         `NotUsableError`, `UsageError`, `IntegrityError`; then it is where it was, as it was.
         """
-        was_active = container.is_active
+        was_active = container.is_up
         if was_active:
             if not restart:
                 raise StateError(f"container '{container.name}' is running", hint="stop it first, or use --restart")
@@ -87,14 +87,13 @@ class Migration:
         finally:
             if was_active:
                 step("starting")
-                _container, launched = self.control.starter.start(self.control.starter.refreshed(container))
-                launched.channel.close()
+                self.control.start(self.control.starter.refreshed(container))
 
     def _move(self, container: Container, driver: str, step: Step) -> Migrated:
         layers = self.context.layers
         source = layers.usable_driver(container.driver)
         target = layers.driver(driver)
-        if container.is_active:
+        if container.is_up:
             raise StateError(f"container '{container.name}' was started meanwhile", hint="stop it first, or use --restart")
         if source.name == target.name:
             return Migrated(container_id=container.id, source=source.name, target=target.name, changes=0, paths=0, tree_digest="")

@@ -17,6 +17,7 @@ from lamina.usecases.context import Context
 if TYPE_CHECKING:
     from lamina.usecases.control import Control
     from lamina.usecases.create import Creation
+    from lamina.usecases.restarts import Restarts
     from lamina.usecases.start import Starter
     from lamina.usecases.volumes import Volumes
 
@@ -30,6 +31,8 @@ class UseCases(Protocol):
     def starter(self) -> "Starter": ...
     @property
     def control(self) -> "Control": ...
+    @property
+    def restarts(self) -> "Restarts": ...
     @property
     def volumes(self) -> "Volumes": ...
 
@@ -64,12 +67,20 @@ class Recovery:
             if container.status is Status.REMOVING:
                 if not self._is_being_removed(container):
                     self.use_cases.control.finish_removal(container)
+            elif container.status is Status.RESTARTING:
+                self._keep(container)
             elif container.is_active and self._has_ended(container):
                 settled = self.use_cases.starter.settle(container)
                 if settled is not None and settled.config.auto_remove and not settled.is_active:
                     self.use_cases.control.remove(settled, volumes=True)
         except (OSError, LaminaError) as error:
             self.context.warn(f"container '{container.name}' could not be put right: {error}")
+
+    def _keep(self, container: Container) -> None:
+        from lamina.usecases.restarts import is_kept
+
+        if not is_kept(container) or self.context.records.boot_of(container.id) != process.boot_id():
+            self.use_cases.restarts.put_right(container)
 
     def _has_ended(self, container: Container) -> bool:
         if self.context.records.boot_of(container.id) != process.boot_id():

@@ -7,9 +7,9 @@ best that worked when it was made.
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lamina.dataclasses import dataclass
+from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, NotFoundError, NotUsableError, UsageError
 from lamina.store.configfile import read_config_file
 
@@ -34,6 +34,10 @@ class Settings:
     """When `run` and `create` pull an image."""
     network: str = DEFAULT_NETWORK
     """The network of a container for which none is named."""
+    log_driver: str = ""
+    """`json-file` or `none` for a container for which none is named; "" is json-file."""
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    """Its options where a container has none of its own: the table `log-opts`, as Docker's daemon.json has it."""
 
 
 def read_settings(
@@ -52,7 +56,21 @@ def read_settings(
             f"'{pull}' doesn't say when to pull", hint=f"LAMINA_PULL and the setting 'pull' are {', '.join(PULL_POLICIES)}"
         )
     network = environment.get("LAMINA_NETWORK", "") or file.get("network", "") or DEFAULT_NETWORK
-    return Settings(root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull, network=network)
+    return Settings(
+        root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull, network=network,
+        **_log_settings(file),
+    )  # fmt: skip
+
+
+def _log_settings(file: Mapping[str, Any]) -> dict[str, Any]:
+    driver, options = file.get("log-driver", ""), file.get("log-opts", {})
+    if not driver and not options:
+        return {}
+    from lamina.model.supervision import log_limits
+
+    options = {name: str(value) for name, value in options.items()}
+    log_limits(driver or "json-file", options)  # said here, before a container is made with it
+    return {"log_driver": driver, "log_options": options}
 
 
 def choose_driver(root_dir: str, host: "PluginHost", layers: "LayerStore") -> str:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.types import Attachment, NetworkNamespace
@@ -53,10 +53,12 @@ class Starter:
         *,
         operation: Operation | None = None,
         terminal_size: tuple[int, int] = (0, 0),
+        keeps: bool = False,
     ) -> tuple[Container, Launch]:
         """Start a created or ended container; its command runs when this returns. Raises `StartError`, `StateError`.
 
-        A failed start leaves the container as it was, with the error recorded.
+        A failed start leaves the container as it was, with the error recorded. With `keeps` it is the restart of a container that
+        this process keeps (`usecases/restarts.py`); any other start begins to count restarts anew.
         """
         context = self.context
         with locked(context.run_dir, f"container-{container.id}"):
@@ -66,9 +68,17 @@ class Starter:
                     raise StateError(f"container '{container.name}' is running already")
                 if container.status is Status.PAUSED:
                     raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
+                counted: dict[str, Any] = {}
+                if keeps:
+                    if container.status is not Status.RESTARTING or container.monitor_pid != os.getpid():
+                        raise StateError(f"container '{container.name}' is not ours to restart any more")
+                else:
+                    counted = {"restart_count": 0, "restart_delay_ms": 0, "stopped_by": ""}
+                    if container.status is Status.RESTARTING:
+                        self.end_restarting(container)
                 operation = Operation(name="start")
                 with context.database.transaction() as tx:
-                    context.records.set_state(tx, container.id, operation=operation.begin(tx))
+                    context.records.set_state(tx, container.id, operation=operation.begin(tx), **counted)
             storage = context.layers.usable_driver(container.driver)
             context.happened("starting", container)
             try:
@@ -158,7 +168,7 @@ class Starter:
             steps=steps,
             tty=config.tty,
             open_stdin=config.open_stdin,
-            log_path=context.log_path(container.id),
+            **self._log_plan(container),
             exit_path=context.exit_path(container.id),
             socket_path=context.socket_path(container.id),
             terminal_size=terminal_size,
@@ -193,6 +203,17 @@ class Starter:
             context.children.discard(launched.monitor_pid)
             raise
         return launched
+
+    def _log_plan(self, container: Container) -> dict[str, Any]:
+        supervision = container.config.supervision
+        if supervision is None:
+            return {"log_path": self.context.log_path(container.id)}
+        from lamina.model.supervision import log_limits
+
+        driver = supervision.log_driver or "json-file"
+        limits = log_limits(driver, supervision.log_options)
+        path = self.context.log_path(container.id) if driver == "json-file" else ""
+        return {"log_path": path, "log_file_bytes": limits.file_bytes, "log_files": limits.files}
 
     def undo_start(self, container: Container) -> None:
         """Take away what a start that was killed before the container was running has set up; may be repeated."""
@@ -284,14 +305,25 @@ class Starter:
             if current.status is Status.PAUSED:
                 freezer.thaw(current.id, "")
             self._take_down(current)
+            state = {"status": Status.EXITED, "monitor_pid": 0}
+            if current.config.supervision is not None:
+                from lamina.usecases.restarts import ending
+
+                state |= ending(context, current, exit_code=code, finished_ns=finished_ns)
             with context.database.transaction() as tx:
-                context.records.set_state(
-                    tx, current.id, status=Status.EXITED, exit_code=code, error=error, finished_ns=finished_ns, pid=0, monitor_pid=0
-                )
+                context.records.set_state(tx, current.id, exit_code=code, error=error, finished_ns=finished_ns, pid=0, **state)
             current = self.refreshed(current)
         context.reap()
         context.happened("exited", current, exitCode=str(code))
         return current
+
+    def end_restarting(self, container: Container, *, stopped_by: str = "") -> None:
+        """Let a restarting container be an ended one; the caller holds its lock."""
+        from lamina.usecases.restarts import dismiss
+
+        dismiss(container)
+        with self.context.database.transaction(durable=bool(stopped_by)) as tx:
+            self.context.records.set_state(tx, container.id, status=Status.EXITED, monitor_pid=0, stopped_by=stopped_by)
 
     def _read_exit(self, container: Container) -> tuple[int, int, str]:
         try:

@@ -102,9 +102,9 @@ class System:
         driver, status, warnings = self._default_driver()
         return {
             "Containers": len(containers),
-            "ContainersRunning": sum(container.status is Status.RUNNING for container in containers),
+            "ContainersRunning": sum(container.status in {Status.RUNNING, Status.RESTARTING} for container in containers),
             "ContainersPaused": sum(container.status is Status.PAUSED for container in containers),
-            "ContainersStopped": sum(not container.is_active for container in containers),
+            "ContainersStopped": sum(not container.is_up for container in containers),
             "Images": len(context.images.images()),
             "Driver": driver,
             "DriverStatus": status,

@@ -9,7 +9,7 @@ from lamina.cli.completion import complete_containers
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
 from lamina.cli.units import parse_time
-from lamina.errors import UsageError
+from lamina.errors import StateError, UsageError
 from lamina.usecases.follow import read_lines
 
 
@@ -32,6 +32,9 @@ def command(
     until_ns = None if until is None else parse_time(until, now_ns=now_ns)
     with settings.engine() as engine:
         handle = engine.containers.get(container)
+        supervision = handle.record.config.supervision
+        if supervision is not None and supervision.log_driver == "none":
+            raise StateError(f"container '{container}' has log driver 'none', which keeps nothing to read")
         lines = read_lines(
             engine.context.log_path(handle.id), tail=_read_tail(tail), since_ns=since_ns, until_ns=until_ns,
             follow=(lambda: engine.context.records.by_id(handle.id)) if follows else None,

@@ -41,7 +41,7 @@ def command(
         if limit:
             containers = containers[:limit]
         elif not shows_all and "status" not in wanted:
-            containers = [container for container in containers if container.is_active]
+            containers = [container for container in containers if container.is_up]
         size_of = _sizes(engine) if (shows_size or ".Size" in (template or "")) and not quiet else None
         columns = [*COLUMNS, Column(field="Size", header="SIZE", in_table=shows_size)]
         rows = container_rows(engine, containers, cuts=not no_trunc, size_of=size_of)

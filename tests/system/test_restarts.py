@@ -1,0 +1,174 @@
+"""Restart policies without a daemon: who starts a container again, who may not, and what is left when its keeper is killed."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from cases import FOREVER, Lamina, driver_of, each_driver, is_gone, wait_until
+
+from lamina.container import ContainerHandle
+from lamina.engine import Engine
+from lamina.linux import process
+from lamina.model.supervision import Supervision
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
+
+
+def run(engine: Engine, policy: str, *command: str, most: int = 0, name: str = "") -> ContainerHandle:
+    """Run a container in the background, with the engine's end soon, as a command leaves it."""
+    asked = Supervision(restart=policy, restart_most=most)
+    return engine.containers.run("busybox", command, name=name, supervision=asked)
+
+
+def end(container: ContainerHandle) -> None:
+    """Kill its process as something that goes wrong does: nobody has asked for it."""
+    os.kill(container.pid, signal.SIGKILL)
+
+
+def end_for_long(engine: Engine, container: ContainerHandle) -> None:
+    """The same, as after many restarts: the next one waits for a minute."""
+    with engine.context.database.transaction() as tx:
+        engine.context.records.set_state(tx, container.id, restart_delay_ms=30_000)
+    end(container)
+    wait_until(lambda: container.status == "restarting", "the wait before the restart")
+    assert container.record.restart_delay_ms == 60_000
+
+
+def runs_again(container: ContainerHandle, pid: int) -> bool:
+    new = container.pid
+    return new not in {0, pid} and Path(f"/proc/{new}/cmdline").read_bytes().startswith(b"sleep")
+
+
+def test_a_failing_container_is_started_as_often_as_it_may_be(lamina: Lamina):
+    lamina("run", "-d", "--name", "box", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo begun; exit 3")
+    with lamina.library() as engine:
+        box = engine.containers.get("box")
+        wait_until(lambda: box.record.restart_count == 2 and not box.record.is_up, "the third end")
+        document = box.inspect()
+        assert document["HostConfig"]["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 2}
+        assert (document["RestartCount"], document["State"]["ExitCode"], document["State"]["Status"]) == (2, 3, "exited")
+        assert box.logs() == "begun\n" * 3
+        box.start()  # a person's start counts anew
+        wait_until(lambda: box.record.restart_count == 2 and not box.record.is_up, "the third end once more")
+
+
+def test_who_waits_or_is_attached_hears_the_first_end(lamina: Lamina):
+    done = lamina.result("run", "--name", "box", "--restart", "always", "busybox", "sh", "-c", "cat /proc/uptime; sleep 1; exit 5")
+    assert (done.returncode, done.stdout.count("\n")) == (5, 1)
+    assert lamina("wait", "box") == "5"
+    assert "contradict" in lamina.error("run", "--rm", "--restart", "always", "busybox", "true", code=125)
+
+
+@each_driver
+def test_what_it_wrote_is_there_after_a_restart_and_in_a_commit_and_diff_in_between(lamina: Lamina):
+    with lamina.library() as engine:
+        box = run(engine, "always", "sh", "-c", "echo x >> /kept; exec sleep 1000000")
+        wait_until(lambda: Path(box.root, "kept").exists(), "its file")
+        end_for_long(engine, box)
+        assert [change.path for change in box.diff()] == ["kept"]
+        box.commit("made")
+        box.start()
+        pid = box.pid
+        wait_until(lambda: Path(box.root, "kept").read_text() == "x\n" * 2, "the second run")
+        end(box)
+        wait_until(lambda: runs_again(box, pid) and Path(box.root, "kept").read_text() == "x\n" * 3, "the third run")
+        assert engine.containers.output("made", ["cat", "/kept"]) == "x\n"
+
+
+def test_stop_ends_a_restart_that_is_waited_for_and_start_hastens_it(lamina: Lamina):
+    with lamina.library() as engine:
+        box = run(engine, "always", *FOREVER)
+        end_for_long(engine, box)
+        assert lamina("ps", "--format", "{{.Status}}").startswith("Restarting (137) ")
+        state = box.inspect()["State"]
+        assert (state["Status"], state["Running"], state["Restarting"], state["Pid"]) == ("restarting", True, True, 0)
+        assert "is restarting" in lamina.error("exec", box.name, "true", code=1)
+        assert "is restarting" in lamina.error("rm", box.name, code=1)
+        keeper = box.record.monitor_pid
+        lamina("stop", box.name)
+        assert box.status == "exited"
+        wait_until(lambda: is_gone(keeper), "the keeper's end")
+        box.start()
+        end_for_long(engine, box)
+        keeper = box.record.monitor_pid
+        box.start()
+        assert box.record.restart_count == 0
+        wait_until(lambda: is_gone(keeper), "the keeper's end")
+        lamina("rm", "--force", box.name)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "rm"])
+def test_what_a_person_ends_is_not_started_again(lamina: Lamina, how: str):
+    with lamina.library() as engine:
+        box = run(engine, "unless-stopped", *FOREVER)
+        name, monitor = box.name, box.record.monitor_pid
+        match how:
+            case "stop":
+                box.stop(timeout_s=0)
+            case "kill":
+                box.kill("HUP")  # no end, and no wish for one
+                assert box.record.stopped_by == ""
+                box.kill()
+            case "rm":
+                box.remove(force=True)
+        wait_until(lambda: is_gone(monitor), "the finisher's end")
+        if how != "rm":
+            assert (box.status, box.record.stopped_by) == ("exited", "user")
+        assert [each.name for each in engine.containers.all(running_only=True)] == []
+        assert name
+
+
+def test_a_killed_monitor_or_keeper_is_replaced_by_the_next_command(lamina: Lamina):
+    with lamina.library() as engine:
+        box = run(engine, "always", *FOREVER)
+        first = box.record
+        os.kill(first.monitor_pid, signal.SIGKILL)
+        end(box)
+        wait_until(lambda: is_gone(first.pid) and is_gone(first.monitor_pid), "both ends")
+    lamina("ps")  # it settles what nobody has settled, and what is to run again gets a keeper
+    with lamina.library() as engine:
+        box = engine.containers.get(box.id)
+        wait_until(lambda: runs_again(box, first.pid), "the restart")
+        pid = box.pid
+        end_for_long(engine, box)
+        keeper = box.record.monitor_pid
+        os.kill(keeper, signal.SIGKILL)
+        wait_until(lambda: is_gone(keeper), "the keeper's end")
+        with engine.context.database.transaction() as tx:
+            engine.context.records.set_state(tx, box.id, restart_delay_ms=100)
+    lamina("ps")
+    with lamina.library() as engine:
+        box = engine.containers.get(box.id)
+        wait_until(lambda: runs_again(box, pid), "the restart by another keeper")
+        assert box.record.restart_count == 2
+
+
+def test_after_a_boot_those_run_that_should(lamina: Lamina):
+    """The boot is another one because the records say so; the processes have gone with it."""
+    wanted = {"always": "always", "unless": "unless-stopped", "failed": "on-failure", "plain": "no"}
+    stopped = {"always-stopped": "always", "unless-stopped": "unless-stopped", "never": "always"}
+    with lamina.library() as engine:
+        boxes = [run(engine, policy, *FOREVER, name=name) for name, policy in {**wanted, **stopped}.items() if name != "never"]
+        engine.containers.create("busybox", FOREVER, name="never", supervision=Supervision(restart="always"))
+        for name in stopped:
+            engine.containers.get(name).stop(timeout_s=0)
+        running = [box.record for box in boxes if box.record.is_active]
+        with engine.context.database.transaction() as tx:
+            tx.execute("UPDATE containers SET boot = 'an-earlier-one' WHERE boot != ''")
+        for record in running:
+            os.kill(record.monitor_pid, signal.SIGKILL)
+            os.kill(record.pid, signal.SIGKILL)
+        wait_until(lambda: all(is_gone(each.pid) for each in running), "the machine's end")
+    assert lamina("ps", "--quiet") == ""  # no command but `system start` starts what a boot has ended
+    assert lamina("system", "start").splitlines() == ["always", "unless", "failed", "always-stopped"]
+    assert sorted(lamina("ps", "--format", "{{.Names}}").splitlines()) == ["always", "always-stopped", "failed", "unless"]
+    assert lamina("system", "start") == ""
+    assert sorted(lamina("system", "stop", "--timeout", "0").splitlines()) == ["always", "always-stopped", "failed", "unless"]
+    assert lamina("ps", "--quiet") == ""
+    with lamina.library() as engine:
+        assert process.boot_id() == engine.context.records.boot_of(engine.containers.get("unless").id)
+    assert "unless" in lamina("system", "start").splitlines()  # the machine's end is no person's stop
