@@ -261,6 +261,6 @@ class ImagesAPI:
     def _discard_layers(self, removal: Removal, *, measured: bool = False) -> int:
         if not removal.chain_ids:
             return 0
-        tops = {self.store.config(image).chain_ids[-1].hex for image in self.store.images() if self.store.config(image).chain_ids}
+        tops = self.store.top_layer_keys()
         keys = [chain.hex for chain in reversed(removal.chain_ids)]
         return self._engine.context.layers.discard_unused(keys, lambda key: key in tops, measured=measured)

@@ -63,7 +63,6 @@ class _Run:
         self._whiteouts = whiteouts
         self._keep_brought = keep_brought
         self._xattrs: dict[str, dict[str, bytes]] = {}  # of directories, by real path, for the end
-        self._copied_up: set[str] = set()
 
     def put(self, entry: Entry, reader: LayerReader) -> None:
         kind = entry.kind
@@ -93,15 +92,11 @@ class _Run:
             self._node(directory, name, entry)
         if self._keep_brought:
             target.brought.add(paths.join(directory.path, name))
-        if self._copied_up:
-            self._copied_up.discard(paths.join(directory.path, name))
+        if target.copied_up:
+            target.copied_up.discard(paths.join(directory.path, name))
 
     def finish(self) -> None:
         target = self._target
-        for path in self._copied_up & target.hidden:  # a link's target that a later whiteout hides
-            directory = target.directory(paths.split(path)[0], Missing.NONE)
-            if directory is not None:
-                target.remove(directory, paths.split(path)[1])
         self._whiteouts.finish()
         for path in sorted({*target.times, *self._xattrs}, key=lambda path: path.count("/") if path else -1, reverse=True):
             directory = target.directory(path, Missing.NONE)
@@ -201,5 +196,5 @@ class _Run:
         path = paths.join(directory.path, name)
         if not attributes.copy_up(below_fd, directory.fd, name, path):
             return None
-        self._copied_up.add(path)
+        target.copied_up.add(path)
         return target.lstat(directory, name)

@@ -80,6 +80,8 @@ class Target:
         """Real paths of which the layers below show nothing any more."""
         self.opaque: set[str] = set()
         """Real paths of directories in which the layers below show nothing any more."""
+        self.copied_up: set[str] = set()
+        """Real paths of what was only copied from below: on the way to a whiteout, or to be linked. Hidden, it must go."""
         self.implied_mtime_ns = 0
         """The mtime of directories that must be made although the archive has no entry for them."""
 
@@ -142,6 +144,20 @@ class Target:
         """Let go of the directories that are kept open: one of them may be gone from its place."""
         self._cache.clear()
         self._aliases.clear()
+
+    def take_back(self, path: str, *, itself: bool) -> None:
+        """Take away what was only copied up at and below a path that is to be hidden; with `itself` false only below."""
+        if not self.copied_up:
+            return
+        going = [
+            each for each in self.copied_up - self.brought if not path or each.startswith(f"{path}/") or (itself and each == path)
+        ]
+        for each in sorted(going, key=lambda one: one.count("/"), reverse=True):
+            head, name = paths.split(each)
+            directory = self.directory(head, Missing.NONE)
+            if directory is not None:
+                self.remove(directory, name)
+            self.copied_up.discard(each)
 
     # What the layers below show.
 
@@ -325,6 +341,7 @@ class Target:
         attributes.set_xattrs(fd, xattrs, path)
         made = self._keep(fd, path)
         self.times[path] = made.mtime_ns = lower.st_mtime_ns
+        self.copied_up.add(path)
         return made
 
     def _bring(self, directory: Directory) -> None:

@@ -16,7 +16,7 @@ from lamina.linux.fs import data_extents
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +153,12 @@ def _digest(dir_fd: int, name: str, size_bytes: int) -> str:
     try:
         done = 0
         for start, length in data_extents(fd, size_bytes):
-            at = max(done, start - start % _CHUNK_BYTES)
+            at = max(done, start - start % CHUNK_BYTES)
             while at < start + length:
-                data = os.pread(fd, _CHUNK_BYTES, at)
+                data = os.pread(fd, CHUNK_BYTES, at)
                 if data.strip(b"\0"):
                     digest.update(b"%d:" % at + data)
-                at += _CHUNK_BYTES
+                at += CHUNK_BYTES
             done = at
     finally:
         os.close(fd)

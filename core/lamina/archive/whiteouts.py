@@ -82,6 +82,7 @@ class UpperWhiteouts:
         target = self._target
         directory = target.directory(head, Missing.COPY_UP)
         if directory is not None and target.below_lstat(directory.path, name) is not None:
+            target.take_back(paths.join(directory.path, name), itself=True)
             target.hidden.add(paths.join(directory.path, name))
 
     def hide_children(self, path: str) -> None:
@@ -92,6 +93,7 @@ class UpperWhiteouts:
         below_fd = target.below(directory.path)
         if below_fd is None:
             return
+        target.take_back(directory.path, itself=False)
         if directory.path:
             target.opaque.add(directory.path)
         else:  # neither overlayfs nor aufs looks for the mark in a layer's root

@@ -101,8 +101,7 @@ class Cache:
 
     def forget_layer(self, layer: Digest) -> int:
         """Drop every step that came to a layer which turned out to be damaged; gives how many there were."""
-        with self._database.transaction() as tx:
-            return tx.execute("DELETE FROM build_cache WHERE layer = ?", (layer,)).rowcount
+        return self._images.forget_build_steps(layer)
 
     def end(self) -> None:
         """Write down what was used."""

@@ -123,6 +123,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "system": (
         "the whole",
         {
+            "check": ("system_check", "find what is damaged, lost or left behind, and put it right"),
             "df": ("system_df", "show what takes space"),
             "info": ("info", "show facts about this store and machine"),
             "prune": ("system_prune", "remove what nothing uses"),

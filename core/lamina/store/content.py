@@ -21,6 +21,7 @@ from lamina.model.image import Descriptor, Index
 
 LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'
 _TEMPORARY_PREFIX = "blob-"
+_LOCK = "image.lock"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -98,6 +99,22 @@ class ContentStore:
         """Replace `index.json` at once and durably. The caller holds `index_lock`."""
         self._replace("index.json", Index(manifests=tuple(descriptors)).to_bytes())
 
+    def layout_is_whole(self, descriptors: Sequence[Descriptor]) -> bool:
+        """Whether the layout's two documents say what they should. The caller holds `index_lock`."""
+        wanted = {"oci-layout": LAYOUT_DOCUMENT, "index.json": Index(manifests=tuple(descriptors)).to_bytes()}
+        for name, content in wanted.items():
+            try:
+                with open(os.path.join(self.image_dir, name), "rb") as file:
+                    if file.read() != content:
+                        return False
+            except FileNotFoundError:
+                return False
+        return True
+
+    def write_layout(self) -> None:
+        """Write `oci-layout` again. The caller holds `index_lock`."""
+        self._replace("oci-layout", LAYOUT_DOCUMENT)
+
     def _replace(self, name: str, content: bytes) -> None:
         temporary_path = os.path.join(self.tmp_dir, f"{name}.new")  # one name: what a killed writer leaves, the next one takes
         with open(temporary_path, "wb") as file:
@@ -116,7 +133,7 @@ class ContentStore:
     def ingest(self) -> Iterator["Ingest"]:
         """Add content. Until the block ends nobody deletes any content; what was begun and not committed is then gone."""
         self.prepare()
-        with self._locked("image.lock", fcntl.LOCK_SH):
+        with self._locked(_LOCK, fcntl.LOCK_SH):
             ingest = Ingest(self)
             try:
                 yield ingest
@@ -132,14 +149,34 @@ class ContentStore:
         self.prepare()
         with contextlib.ExitStack() as undo:
             try:
-                undo.enter_context(self._locked("image.lock", fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)))
+                undo.enter_context(self._locked(_LOCK, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)))
             except BlockingIOError:
+                self._note_garbage()
                 yield False
                 return
+            with contextlib.suppress(OSError):
+                os.truncate(self._lock_path, 0)
             for name in os.listdir(self.tmp_dir):
                 if name.startswith(_TEMPORARY_PREFIX):
                     _unlink(os.path.join(self.tmp_dir, name))
             yield True
+
+    @property
+    def has_garbage(self) -> bool:
+        """Whether somebody wanted to delete content and could not, because content was being added: the lock's file isn't empty."""
+        try:
+            return os.stat(self._lock_path).st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def _note_garbage(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: then the next removal finds it
+            with open(self._lock_path, "r+b") as file:
+                file.write(b"g")
+
+    @property
+    def _lock_path(self) -> str:
+        return os.path.join(self._root_dir, _LOCK)
 
     @contextlib.contextmanager
     def _locked(self, name: str, how: int) -> Iterator[None]:

@@ -7,6 +7,7 @@ Order of recording: blobs durable, then the row that names them, then the index.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from lamina.store.operations import Operation
 if TYPE_CHECKING:
     import sqlite3
 
-    from lamina.model.image import Manifest
+    from lamina.model.image import Descriptor, Manifest
     from lamina.model.image_config import ImageConfig
     from lamina.store.content import ContentStore, Ingest
     from lamina.store.database import Database
@@ -177,11 +178,16 @@ class ImageStore:
 
     def layer_keys(self) -> set[str]:
         """List the keys of all layers of all images, on whatever driver they are unpacked."""
-        keys: set[str] = set()
+        return {chain.hex for chain_ids in self._chains() for chain in chain_ids}
+
+    def top_layer_keys(self) -> set[str]:
+        """List the keys of those layers that are the topmost of an image."""
+        return {chain_ids[-1].hex for chain_ids in self._chains() if chain_ids}
+
+    def _chains(self) -> "Iterator[tuple[Digest, ...]]":
         for image in self.images():
             with contextlib.suppress(NotFoundError, IntegrityError, ArchiveError):  # a damaged image has none
-                keys.update(chain.hex for chain in self.config(image).chain_ids)
-        return keys
+                yield self.config(image).chain_ids
 
     def known_as(self, image: Image) -> list[tuple[str, Digest]]:
         """List the repositories that are known to have the image, each with the digest by which it knows it."""
@@ -398,7 +404,7 @@ class ImageStore:
         with self.content.exclusive(wait=wait) as held:
             if not held:
                 return 0
-            kept = {row[0] for row in self.database.connection.execute(_KEPT)}
+            kept = self.kept_blobs()
             for digest in list(self.content.walk()):
                 if digest not in kept:
                     freed_bytes += self.content.delete(digest)
@@ -406,10 +412,20 @@ class ImageStore:
                 tx.execute(f"DELETE FROM layer_blobs WHERE digest NOT IN ({_KEPT})")
         return freed_bytes
 
+    def kept_blobs(self) -> set[Digest]:
+        """List the blobs that images, the build cache and running builds have, whether they are there or not."""
+        return {Digest(row[0]) for row in self.database.connection.execute(_KEPT)}
+
+    def forget_build_steps(self, layer: Digest) -> int:
+        """Drop every step of the build cache that came to a layer which turned out to be damaged; gives how many there were."""
+        with self.database.transaction() as tx:
+            return tx.execute("DELETE FROM build_cache WHERE layer = ?", (layer,)).rowcount
+
     def rewrite_index(self) -> None:
         """Write `index.json` from the tables; for recovery, all else here does it by itself."""
         self.content.prepare()
         with self.content.index_lock():
+            self.content.write_layout()
             self._write_index()
 
     @contextlib.contextmanager
@@ -424,6 +440,8 @@ class ImageStore:
         finally:
             with self.database.transaction() as tx:
                 operation.end(tx)
+            if self.content.has_garbage:
+                self.delete_unreferenced_blobs(wait=False)
 
     @contextlib.contextmanager
     def _changing(self) -> "Iterator[sqlite3.Connection]":
@@ -443,7 +461,18 @@ class ImageStore:
         self.delete_unreferenced_blobs(wait=False)
         self.rewrite_index()
 
+    def index_is_true(self) -> bool:
+        """Whether `index.json` says what the tables say; a layout that was never made does."""
+        if not os.path.isdir(self.content.image_dir):
+            return True
+        self.content.prepare()
+        with self.content.index_lock():
+            return self.content.layout_is_whole(self._index())
+
     def _write_index(self) -> None:
+        self.content.write_index(self._index())
+
+    def _index(self) -> "list[Descriptor]":
         from lamina.model.image import Descriptor
 
         rows = self.database.connection.execute(
@@ -463,7 +492,7 @@ class ImageStore:
                     annotations=annotations,
                 )
             )
-        self.content.write_index(descriptors)
+        return descriptors
 
     @staticmethod
     def _by_id(tx: "sqlite3.Connection", image_id: str) -> Image | None:

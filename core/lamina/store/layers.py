@@ -105,9 +105,13 @@ class LayerStore:
             with locked(self.run_dir, f"{driver.name}-{key}"):
                 if self.is_sealed(driver, key):
                     continue
+                keys_from_top, opener = tuple(reversed(keys[: index + 1])), functools.partial(open_layer, index)
+                if self._has_others_on_top(driver, key):  # it was lost, or a repair was killed
+                    self._remake(driver, keys_from_top, opener, operation)
+                    continue
                 if self._is_known(driver, key):  # whoever was making or discarding it is dead: we hold its lock
                     self.discard(driver, key)
-                self._unpack_one(driver, tuple(reversed(keys[: index + 1])), functools.partial(open_layer, index), operation)
+                self._unpack_one(driver, keys_from_top, opener, operation)
 
     def _unpack_one(
         self,
@@ -121,11 +125,7 @@ class LayerStore:
         with self.database.transaction() as tx:
             self.record(tx, driver, key, parents, operation, state="preparing")
         try:
-            driver.prepare(key, parents, {})
-            trees = LayerTrees(driver=driver, key=key, parents=parents, writable=True)
-            with trees.stack, open_layer() as entries:
-                driver.apply(key, parents, entries, trees)
-            driver.seal(key)
+            self._make(driver, key, parents, open_layer)
         except BaseException as error:
             try:
                 self.discard(driver, key)
@@ -134,6 +134,63 @@ class LayerStore:
             raise
         with self.database.transaction() as tx:
             tx.execute("UPDATE layers SET state = 'sealed', operation = NULL WHERE driver = ? AND key = ?", (driver.name, key))
+
+    def _make(
+        self,
+        driver: StorageDriver,
+        key: str,
+        parents: tuple[str, ...],
+        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+    ) -> None:
+        driver.prepare(key, parents, {})
+        trees = LayerTrees(driver=driver, key=key, parents=parents, writable=True)
+        with trees.stack, open_layer() as entries:
+            driver.apply(key, parents, entries, trees)
+        driver.seal(key)
+
+    def remake(
+        self,
+        driver: StorageDriver,
+        key: str,
+        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+        operation: Operation,
+    ) -> None:
+        """Unpack a damaged or lost image layer again, in its place below whatever stands on it. Nobody may have it mounted.
+
+        Killed or failed in the middle, it is 'preparing' and without an operation if layers stand on it: `unpack` makes it again.
+        """
+        with locked(self.run_dir, f"{driver.name}-{key}"):
+            self._remake(driver, (key, *self.parents(driver.name, key)), open_layer, operation)
+
+    def _remake(
+        self,
+        driver: StorageDriver,
+        keys_from_top: tuple[str, ...],
+        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+        operation: Operation,
+    ) -> None:
+        key, *below = keys_from_top
+        with self.database.transaction() as tx:
+            tx.execute(
+                "UPDATE layers SET state = 'preparing', operation = ? WHERE driver = ? AND key = ?",
+                (operation.begin(tx), driver.name, key),
+            )
+        try:
+            if os.path.isdir(driver.home):
+                self._leave_no_view(driver, key)
+                driver.discard(key)
+                driver.sweep()
+            self._make(driver, key, tuple(below), open_layer)
+        except BaseException:
+            with self.database.transaction() as tx:
+                tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (driver.name, key))
+            raise
+        with self.database.transaction() as tx:
+            tx.execute("UPDATE layers SET state = 'sealed', operation = NULL WHERE driver = ? AND key = ?", (driver.name, key))
+
+    def _has_others_on_top(self, driver: StorageDriver, key: str) -> bool:
+        query = "SELECT 1 FROM layers WHERE driver = ? AND parent = ? LIMIT 1"
+        return self.database.connection.execute(query, (driver.name, key)).fetchone() is not None
 
     def record(
         self, tx: sqlite3.Connection, driver: StorageDriver, key: str, parents: Sequence[str], operation: Operation, *, state: str
@@ -285,7 +342,11 @@ class LayerStore:
                 "SELECT operation, state FROM layers WHERE driver = ? AND key = ?", (driver.name, key)
             ).fetchone()
             if row is not None and row["operation"] == operation_id and row["state"] != "sealed":
-                self.discard(driver, key)
+                if self._has_others_on_top(driver, key):  # a repair of it was killed: who wants it next makes it again
+                    with self.database.transaction() as tx:
+                        tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (driver.name, key))
+                else:
+                    self.discard(driver, key)
 
     def mount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> View:
         """Attach a writable layer's union at its place in the host's mount namespace."""

@@ -16,6 +16,7 @@ networks.py       networks as users know them; networking.py attaches containers
 volumes.py        named and anonymous volumes
 inspect.py        the documents that inspect shows; network_documents.py has those of networks and a container's part in them
 system.py         drivers, networks, facts; disk.py counts what takes space
+check.py          system check: check_images.py, check_layers.py, check_state.py and check_kernel.py are its parts
 recovery.py       undoing what killed commands left half made
 migrate.py        a container moves to another driver
 adopt.py          what a Docker data directory holds becomes Lamina's

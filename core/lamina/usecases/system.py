@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina import __version__
@@ -17,6 +17,7 @@ from lamina.usecases.disk import DiskUsage, discard_unused_layers, disk_usage
 from lamina.usecases.volumes import Volumes
 
 if TYPE_CHECKING:
+    from lamina.usecases.check import Finding
     from lamina.usecases.doctor import Diagnosis, Machine
 
 
@@ -93,6 +94,17 @@ class System:
     def discard_unused_layers(self) -> tuple[list[tuple[str, str]], int]:
         """Discard the unpacked image layers that no container stands on; gives driver and key of each, and the bytes freed."""
         return discard_unused_layers(self.context)
+
+    def check(
+        self, *, repair: bool = False, reads_bytes: bool = True, told: "Callable[[Finding], None]" = lambda _finding: None
+    ) -> "list[Finding]":
+        """Hold everything on disk against the database and against its digests; with `repair`, put right what can be.
+
+        `told` hears of each finding at once. Without `reads_bytes` no blob and no layer is read. Other commands may run meanwhile.
+        """
+        from lamina.usecases.check import check
+
+        return check(self.context, self.volumes, repair=repair, reads_bytes=reads_bytes, told=told)
 
     def info(self) -> dict[str, Any]:
         """Facts about this store and machine, under Docker's names where Docker has them."""
