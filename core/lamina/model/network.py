@@ -5,7 +5,6 @@ network but `none` or `host`. They are named tuples, which cost a start a third 
 keyword. Not here: which address is free, and what the kernel is told.
 """
 
-import socket
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -285,6 +284,8 @@ def check_mac(mac: str) -> str:
 
 def check_address(address: str, about: str) -> str:
     """Return an IP address in its usual spelling; raises `UsageError` that begins with "invalid ABOUT"."""
+    import socket  # 3 ms, here and below: a listing checks no address
+
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, address))
@@ -297,6 +298,8 @@ def subnet_bounds(subnet: str) -> tuple[int, int, int]:
 
     The address must be the subnet's own, with no bit set behind the prefix.
     """
+    import socket
+
     address, slash, digits = subnet.partition("/")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     bits = 128 if family == socket.AF_INET6 else 32
@@ -315,11 +318,15 @@ def subnet_bounds(subnet: str) -> tuple[int, int, int]:
 
 def address_number(address: str) -> int:
     """An address, without prefix, as a number; it must be well-formed."""
+    import socket
+
     return int.from_bytes(socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address), "big")
 
 
 def address_text(number: int, bits: int) -> str:
     """A number as an address of so many bits."""
+    import socket
+
     return socket.inet_ntop(socket.AF_INET6 if bits == 128 else socket.AF_INET, number.to_bytes(bits // 8, "big"))
 
 

@@ -5,7 +5,7 @@ that what others remember of it (neighbours' caches, connections) is about nobod
 Not here: setting addresses (`apply.py`).
 """
 
-import secrets
+import os
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -66,7 +66,7 @@ def free_subnet(used: Sequence[str], *, ipv6: bool = False) -> str:
 
 def _unique_local() -> str:
     """A /64 of one's own by RFC 4193: fd, 40 random bits, and 16 for the subnet."""
-    return socket.inet_ntop(socket.AF_INET6, b"\xfd" + secrets.token_bytes(7) + bytes(8))
+    return socket.inet_ntop(socket.AF_INET6, b"\xfd" + os.urandom(7) + bytes(8))
 
 
 def checked_subnet(subnet: Subnet) -> Subnet:
@@ -157,5 +157,5 @@ def _hosts(subnet: str) -> Iterator[str]:
 def new_mac(addresses: Sequence[str]) -> str:
     """A MAC address, locally administered: 02:42 and the IPv4 address, so that the same address has the same one; or random."""
     ipv4 = next((each.partition("/")[0] for each in addresses if ":" not in each), "")
-    raw = socket.inet_aton(ipv4) if ipv4 else secrets.token_bytes(4)
+    raw = socket.inet_aton(ipv4) if ipv4 else os.urandom(4)
     return (b"\x02\x42" + raw).hex(":")

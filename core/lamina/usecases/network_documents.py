@@ -4,7 +4,7 @@ Imported by those commands alone. Not here: the rest of a container's document (
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.model.container import Container, ContainerConfig
 from lamina.model.image_config import format_time
@@ -12,13 +12,15 @@ from lamina.model.network import JOIN_PREFIX, Endpoint, EndpointRequest, Network
 from lamina.store.networks import NetworkRecords
 from lamina.usecases.context import Context
 from lamina.usecases.inspect import NEVER
-from lamina.usecases.networks import Networks
+
+if TYPE_CHECKING:
+    from lamina.usecases.networks import Networks
 
 EVERYWHERE = ("0.0.0.0", "::")
 """What Docker shows for a port that is published on every address."""
 
 
-def network_document(networks: Networks, network: Network) -> dict[str, Any]:
+def network_document(networks: "Networks", network: Network) -> dict[str, Any]:
     """A network's document."""
     return {
         "Name": network.name,

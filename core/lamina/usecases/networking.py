@@ -8,7 +8,6 @@ what several containers have in common: a network's links and rules, and the fil
 """
 
 import os
-import secrets
 import signal
 import sqlite3
 import time
@@ -212,7 +211,7 @@ class Networking:
         self.records.by_id(network.id)  # it may have been removed meanwhile
         chosen = addresses.allocate(tx, self.records, network, request)
         endpoint = Endpoint(
-            id=secrets.token_hex(_ENDPOINT_ID_BYTES),
+            id=os.urandom(_ENDPOINT_ID_BYTES).hex(),
             network_id=network.id,
             container_id=container.id,
             interface=interface,

@@ -4,7 +4,7 @@ What an attached container has, from its start to its end, is `networking.py`'s.
 `engine.networks` and by nothing else.
 """
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -76,7 +76,7 @@ class Networks:
         self.records.check_name_is_free(name)
         return self.networking.make(
             Network(
-                id=secrets.token_hex(32),
+                id=os.urandom(32).hex(),
                 name=name,
                 driver=network_driver.name,
                 subnets=tuple(subnets),
