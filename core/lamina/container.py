@@ -115,6 +115,7 @@ class ContainerHandle:
         """Stop and start it."""
         self.stop(timeout_s=timeout_s, signal=signal)
         self.start()
+        self._engine.context.container_event("restart", self.record)
 
     def wait(self) -> int:
         """Wait until it has ended; gives its exit code."""

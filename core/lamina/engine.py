@@ -138,9 +138,10 @@ class Engine:
         return Restarts(self.context, self.starter, self.control)
 
     def close(self) -> None:
-        """Let go of the database; the engine can't be used any more."""
+        """Let go of the database and the journal; the engine can't be used any more."""
         self.context.reap()
         self.context.database.close()
+        self.context.journal.close()
 
     def adopt(
         self,

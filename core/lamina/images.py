@@ -45,11 +45,16 @@ class ImagesAPI:
 
     def tag(self, image: str, name: str) -> None:
         """Give an image one more name."""
-        self.store.tag(self.store.resolve(image), Reference.parse(name))
+        found = self.store.resolve(image)
+        reference = Reference.parse(name)
+        self.store.tag(found, reference)
+        self._event("tag", str(found.id), reference.familiar)
 
     def remove(self, name: str, *, force: bool = False) -> Removal:
         """Take a name away, and with the last one the image and its unpacked layers."""
+        image_id = str(self.store.resolve(name).id)
         removal = self.store.remove(name, users=self._users, force=force)
+        self._removed(image_id, removal)
         self._discard_layers(removal)
         return removal
 
@@ -67,6 +72,7 @@ class ImagesAPI:
                 continue
             try:
                 removal = self.store.remove(str(image.id), users=self._users, force=True, collect=False)
+                self._removed(str(image.id), removal)
             except (ConflictError, NotFoundError):  # a container was made from it meanwhile, or somebody else has removed it
                 continue
             freed += self._discard_layers(removal, measured=True)
@@ -85,7 +91,13 @@ class ImagesAPI:
         from lamina.store.image_archive import load
         from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
 
-        return load(self.store, source, max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes, progress=progress)
+        loaded = load(self.store, source, max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes, progress=progress)
+        for each in loaded:
+            for name in each.names:
+                self._event("load", str(each.image.id), name.familiar)
+            if not each.names:
+                self._event("load", str(each.image.id), str(each.image.id))
+        return loaded
 
     def saved_bytes(self, names: Sequence[str], *, form: str = "docker") -> int:
         """About how long the archive of `save` becomes: its layers, packed or not."""
@@ -126,7 +138,9 @@ class ImagesAPI:
         """Send an image to the registry that its name says, the manifest as it is; what is there already isn't sent."""
         from lamina.usecases.transfers import push_image
 
-        return push_image(self._engine.context, name, report=report)
+        pushed = push_image(self._engine.context, name, report=report)
+        self._event("push", Reference.parse(name).familiar, Reference.parse(name).familiar_name)
+        return pushed
 
     def push_to(self, name: str, place: "Place", *, report: "Report | None" = None) -> "Copied":
         """Copy an image to a place, such as an archive or another name at a registry."""
@@ -177,7 +191,7 @@ class ImagesAPI:
         from lamina.store.image_build import import_rootfs
         from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
 
-        return import_rootfs(
+        image = import_rootfs(
             self.store,
             source,
             changes=changes,
@@ -187,6 +201,8 @@ class ImagesAPI:
             names=[Reference.parse(name)] if name else [],
             max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes,
         )
+        self._event("import", str(image.id), Reference.parse(name).familiar if name else str(image.id))
+        return image
 
     def build(
         self,
@@ -254,6 +270,15 @@ class ImagesAPI:
         from lamina.usecases.inspect import image_document
 
         return image_document(self._engine.context, self.store.resolve(name))
+
+    def _event(self, action: str, image: str, name: str) -> None:
+        self._engine.context.journal.append("image", action, image, {"name": name})
+
+    def _removed(self, image_id: str, removal: Removal) -> None:
+        for _name in removal.untagged:
+            self._event("untag", image_id, image_id)  # so Docker says it: by the id, not by the name that is gone
+        for digest in removal.deleted:
+            self._event("delete", str(digest), str(digest))
 
     def _users(self, image_id: str) -> list[ImageUser]:
         return [ImageUser(container_id=each.id, is_running=each.is_up) for each in self._engine.context.records.of_image(image_id)]

@@ -65,6 +65,7 @@ TOP_COMMANDS = {
     "adopt": "take over the images and containers of a Docker data directory",
     "compare": "compare storage drivers: behaviour, disk, times",
     "completion": "write the shell's completion script",
+    "events": "show what happens to containers, images, networks and volumes",
     "info": "show facts about this store and machine",
     "login": "prove an account at a registry, and keep it",
     "logout": "forget an account at a registry",

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lamina.linux import libc, namespace, process
 from lamina.runtime import frames, init
@@ -39,6 +39,7 @@ class MonitorPlan:
         exit_path: str = "",
         socket_path: str = "",
         terminal_size: tuple[int, int] = (0, 0),
+        on_exit: Callable[[int], None] | None = None,
         finish_command: Sequence[str] = (),
         pid_namespace: str = "",
         ends_with_creator: bool = False,
@@ -54,6 +55,8 @@ class MonitorPlan:
         self.exit_path = exit_path
         self.socket_path = socket_path
         self.terminal_size = terminal_size
+        self.on_exit = on_exit
+        """Called with the exit code, in the monitor."""
         self.finish_command = finish_command
         self.pid_namespace = pid_namespace
         """The PID namespace to enter; "" for a new one."""
@@ -292,6 +295,8 @@ class _Monitor:
         if self.log:
             self.log.close()
         self._record_exit(code)
+        if self.plan.on_exit is not None:
+            self.plan.on_exit(code)
         self._unlisten()
         self._say_goodbye(code)
 

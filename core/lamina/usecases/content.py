@@ -61,7 +61,7 @@ class Content:
             storage = self.context.layers.driver(container.driver)
             changes = self.changes(container)
             with self.context.layers.seen(storage, container.id, container.parents) as root:
-                return add_layer_image(
+                image = add_layer_image(
                     self.context.images,
                     base=base,
                     write_layer=lambda out: write_layer(out, root, changes),
@@ -73,6 +73,9 @@ class Content:
                     created_ns=time.time_ns(),
                     progress=progress,
                 )
+            name = reference.familiar if reference is not None else ""
+            self.context.container_event("commit", container, comment=message, imageID=str(image.id), imageRef=name)
+            return image
         finally:
             if paused:
                 self.control.unpause(replace(container, status=Status.PAUSED))

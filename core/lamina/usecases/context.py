@@ -13,12 +13,16 @@ from lamina.model.container import Container, MountRequest
 from lamina.store.containers import ContainerRecords
 from lamina.store.content import ContentStore
 from lamina.store.database import Database
+from lamina.store.events import EventJournal
 from lamina.store.images import ImageStore
 from lamina.store.layers import LayerStore
 from lamina.usecases.settings import choose_driver
 
 DIRECTORY_MODE = 0o710
 DEFAULT_VOLUME_DRIVER = next(str(each.default) for each in fields(MountRequest) if each.name == "volume_driver")
+
+_JOURNALED = {"created": "create", "started": "start", "removed": "destroy"}
+"""In Docker's words; the end is written down by the monitor, which sees it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +46,7 @@ class Context:
     log_driver: str = ""
     """Of a container for which none is named; "" for json-file."""
     log_options: Mapping[str, str] = field(default_factory=dict)
+    journal: EventJournal
     children: set[int] = field(default_factory=set)
     """Monitors that this process has forked and must reap."""
 
@@ -91,6 +96,7 @@ class Context:
             records=ContainerRecords(database=database),
             pull_policy=pull_policy,
             default_network=default_network,
+            journal=EventJournal(root_dir, run_dir),
             log_driver=log_driver,
             log_options=log_options or {},
         )
@@ -144,8 +150,19 @@ class Context:
         driver.home = os.path.join(self.root_dir, folder)
         return driver
 
+    def container_event(self, action: str, container: Container, *, time_ns: int = 0, **attributes: str) -> None:
+        """Write down in the journal what happened to a container, in Docker's words."""
+        config = container.config
+        what = {**config.labels, "image": config.image, "name": container.name, **attributes}
+        self.journal.append("container", action, container.id, what, time_ns=time_ns)
+
     def happened(self, action: str, container: Container, **attributes: str) -> None:
-        """Tell the plugins that watch, each by itself: one that fails is a warning with its name, and the others still hear."""
+        """Write down what happened and tell the plugins that watch.
+
+        Each by itself: one that fails is a warning with its name, and the others still hear.
+        """
+        if action in _JOURNALED:
+            self.container_event(_JOURNALED[action], container, time_ns=container.started_ns if action == "started" else 0)
         if not self.host.names("watch"):
             return
         event = ContainerEvent(

@@ -52,6 +52,7 @@ class Control:
         if number == signal.SIGKILL and container.status is Status.PAUSED:
             self.unpause(container)
         self._signal(container, number)
+        self.context.container_event("kill", container, signal=str(number))
         if number == signal.SIGKILL:
             self._wait_ended(container, KILL_TIMEOUT_S)
 
@@ -71,6 +72,7 @@ class Control:
             self.unpause(container)
         if container.is_active:
             self._signal(container, number)
+            self.context.container_event("kill", container, signal=str(number))
         return time.monotonic()
 
     def _remember_stop(self, container: Container, asked_by: str) -> Container:
@@ -101,10 +103,12 @@ class Control:
         left_s = -1 if timeout_s < 0 else max(asked_at_s + timeout_s - time.monotonic(), 0)
         if not self._wait_ended(current, left_s):
             self._signal(current, signal.SIGKILL)
+            self.context.container_event("kill", current, signal=str(int(signal.SIGKILL)))
             if not self._wait_ended(current, KILL_TIMEOUT_S):
                 raise StateError(
                     f"container '{container.name}' can't be killed", hint="a process waits in the kernel; try again later"
                 )
+        self.context.container_event("stop", current)
 
     def wait(self, container: Container) -> int:
         """Wait until the container isn't running; gives its exit code."""
@@ -151,6 +155,7 @@ class Control:
             with open(self._home_path(container), "w", encoding="utf-8") as file:
                 file.write(home)
             self._set_status(container, Status.PAUSED)
+        self.context.container_event("pause", container)
 
     def unpause(self, container: Container) -> None:
         """Let them go on."""
@@ -166,6 +171,7 @@ class Control:
                 pass
             freezer.thaw(container.id, home)
             self._set_status(container, Status.RUNNING)
+        self.context.container_event("unpause", container)
 
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name."""
@@ -175,6 +181,7 @@ class Control:
             if taken is not None:
                 raise ConflictError(f"the container name '{name}' is already in use by container '{taken['id'][:12]}'")
             self.context.records.set_state(tx, container.id, name=name)
+        self.context.container_event("rename", self.starter.refreshed(container), oldName=container.name)
         if self.context.records.has_endpoints(container.id):
             self.starter.networking.renamed(self.starter.refreshed(container))
 
@@ -195,6 +202,7 @@ class Control:
             if current.status is Status.PAUSED:
                 self.unpause(current)
             self._signal(current, signal.SIGKILL)
+            self.context.container_event("kill", current, signal=str(int(signal.SIGKILL)))
             if not self._wait_ended(current, KILL_TIMEOUT_S):
                 raise StateError(
                     f"container '{container.name}' can't be killed", hint="a process waits in the kernel; try again later"

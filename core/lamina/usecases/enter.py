@@ -1,5 +1,6 @@
 """Entering a running container: a second process in its namespaces (`exec`), or its own streams (`attach`)."""
 
+import os
 from collections.abc import Sequence
 
 from lamina.errors import StateError
@@ -67,6 +68,8 @@ class Entering:
         if not container.is_active or not process.is_alive(container.pid, container.pid_started):
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
         steps = self.plan(container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty)
+        exec_id, words = os.urandom(32).hex(), " ".join(arguments)
+        self.context.container_event(f"exec_create: {words}", container, execID=exec_id)
         launched = launch(
             MonitorPlan(
                 steps=steps,
@@ -74,10 +77,12 @@ class Entering:
                 open_stdin=stdin_fd >= 0,
                 terminal_size=terminal_size,
                 pid_namespace=f"/proc/{container.pid}/ns/pid",
+                on_exit=lambda code: self.context.container_event("exec_die", container, execID=exec_id, exitCode=str(code)),
             )
         )
         self.context.children.add(launched.monitor_pid)
         launched.wait_ready()
+        self.context.container_event(f"exec_start: {words}", container, execID=exec_id)
         launched.go()
         if detach:
             launched.channel.close()
@@ -118,6 +123,7 @@ class Entering:
             detach_keys=parse_detach_keys(detach_keys),
             pid=container.pid if pass_signals else 0,
         )
+        self.context.container_event("attach", container)
         code = relay.run()
         if not relay.detached:
             self.starter.settle(container)  # so that the next call finds it ended

@@ -40,7 +40,7 @@ def read_lines(
     """
     since = _stamp(since_ns) if since_ns is not None else ""
     until = _stamp(until_ns) if until_ns is not None else ""
-    with _Log(path, tail) as log:
+    with LogFiles(path, tail) as log:
         for line in _follow(log, follow, until_ns) if follow is not None else log.lines():
             record = _parse(line)
             if record is None or record.time < since:
@@ -50,7 +50,7 @@ def read_lines(
             yield record
 
 
-class _Log:
+class LogFiles:
     """A log's files as one, from the `tail`th last line on; None is from the beginning.
 
     `LogWriter` renames files while they are read. So a file is known by its inode, which can't be another file's while it is open;
@@ -77,7 +77,7 @@ class _Log:
             if file is not self._file:
                 file.close()
 
-    def __enter__(self) -> "_Log":
+    def __enter__(self) -> "LogFiles":
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -154,7 +154,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _follow(log: _Log, current: Callable[[], Container | None], until_ns: int | None) -> Iterator[bytes]:
+def _follow(log: LogFiles, current: Callable[[], Container | None], until_ns: int | None) -> Iterator[bytes]:
     while True:
         container = current()
         with _Watched(container) as watched:

@@ -197,12 +197,17 @@ class Networking:
         """Make links, rules and names for a container whose first process waits in its new network namespace."""
         for joining in prepared.joinings:
             self._plug(joining, f"/proc/{pid}/ns/net")
+            self.event("connect", joining.network, container=container.id)
         self._forward(prepared.joinings, prepared.held, pid)
         self._refresh_names(joining.network for joining in prepared.joinings)
         for joining in prepared.joinings:
             for each in joining.attachment.links:
                 if each.kind == "veth":
                     apply.wait_ready(each)
+
+    def event(self, action: str, network: Network, **attributes: str) -> None:
+        """Write down in the journal what happened to a network."""
+        self.context.journal.append("network", action, network.id, {"name": network.name, "type": network.driver, **attributes})
 
     def _record(
         self, tx: sqlite3.Connection, network: Network, container: Container, request: EndpointRequest, *, interface: str,
@@ -317,6 +322,7 @@ class Networking:
                 self.context.warn(broken.message)
             with self.context.database.transaction() as tx:
                 self.records.delete_endpoint(tx, endpoint.id)
+        self.event("disconnect", network, container=endpoint.container_id)
         self._refresh_names([network])
 
     def _give_back(self, network: Network, endpoint: Endpoint, *, has_others: bool) -> None:
@@ -367,6 +373,7 @@ class Networking:
                 is_gateway = not network.internal and not leads_out
                 joining = self._joining(network, endpoint, dict(request.options), is_gateway=is_gateway)
                 self._plug(joining, namespace)
+                self.event("connect", network, container=container.id)
                 self._forward([joining], held, container.pid)
                 self._refresh_names([network])
                 self.names.refresh_own(container)

@@ -74,7 +74,7 @@ class Networks:
         if not network_driver.makes_networks:
             raise UsageError(f"network driver '{network_driver.name}' has one network, its own: '{network_driver.name}'")
         self.records.check_name_is_free(name)
-        return self.networking.make(
+        network = self.networking.make(
             Network(
                 id=os.urandom(32).hex(),
                 name=name,
@@ -88,6 +88,8 @@ class Networks:
             ),
             network_driver,
         )
+        self.networking.event("create", network)
+        return network
 
     def get(self, name: str) -> Network:
         """Find a network by name, id, or the beginning of an id; raises `NotFoundError`."""
@@ -137,6 +139,7 @@ class Networks:
                     hint="stop the container, or `lamina network disconnect` it",
                 )
             self.records.delete(tx, network.id)
+        self.networking.event("destroy", network)
 
     def prune(self, *, matches: Callable[[Network], bool] = lambda _network: True) -> list[str]:
         """Remove every network that was made and that no container uses, running or not, if `matches` accepts it; gives names."""

@@ -157,6 +157,12 @@ class Starter:
         context = self.context
         config = container.config
         remove_tree(context.exit_path(container.id))
+        begun_ns = time.time_ns()
+
+        def ended(code: int) -> None:
+            lasted_s = (time.time_ns() - begun_ns) // 10**9
+            context.container_event("die", container, execDuration=str(lasted_s), exitCode=str(code))
+
         os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
         for request in config.mounts:
             if request.type == "bind" and not os.path.exists(request.source):
@@ -170,6 +176,7 @@ class Starter:
             open_stdin=config.open_stdin,
             **self._log_plan(container),
             exit_path=context.exit_path(container.id),
+            on_exit=ended,
             socket_path=context.socket_path(container.id),
             terminal_size=terminal_size,
             finish_command=(sys.executable, "-P", "-m", "lamina.finish", context.root_dir, context.run_dir, container.id),
@@ -314,6 +321,8 @@ class Starter:
                 context.records.set_state(tx, current.id, exit_code=code, error=error, finished_ns=finished_ns, pid=0, **state)
             current = self.refreshed(current)
         context.reap()
+        if error:  # else the monitor has written it down
+            context.container_event("die", current, time_ns=finished_ns, exitCode=str(code))
         context.happened("exited", current, exitCode=str(code))
         return current
 

@@ -91,6 +91,8 @@ def _pull(
     )  # fmt: skip
     if pulled.warning:
         context.warn(pulled.warning)
+    for name in names:
+        context.journal.append("image", "pull", name.familiar, {"name": name.familiar_name})
     return pulled
 
 

@@ -102,6 +102,7 @@ class Volumes:
             with self.context.database.transaction(durable=not anonymous) as tx:
                 tx.execute("UPDATE volumes SET state = ?, operation = NULL WHERE name = ?", ("filling" if fill else "ready", name))
                 operation.end(tx)
+        self.context.journal.append("volume", "create", name, {"driver": volume.driver})
         return volume
 
     def find(self, name: str) -> Volume:
@@ -157,6 +158,7 @@ class Volumes:
         self.context.volume_driver(volume.driver).remove(volume.spec)
         with self.context.database.transaction() as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+        self.context.journal.append("volume", "destroy", volume.name, {"driver": volume.driver})
 
     def _clear_half_made(self, driver: VolumeDriver, name: str) -> None:
         """Delete what a killed command has left of a volume of this name; we hold its lock, so nobody is at it."""
