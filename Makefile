@@ -4,6 +4,8 @@
 #   make demo   an image made here runs on the drivers overlay, aufs and vfs; needs root
 #   make lint   ruff, mypy and import-linter
 #   make crash  the tests that kill, at every changing system call instead of a few (hours)
+#   make vm-test  the tests marked `vm` on Debian's own kernel with cgroup v2, in a virtual machine; needs root. VM_TESTS=FILES or
+#               other words for pytest choose others
 #   make bench  Lamina and the engines that are here, timed on the same work (docs/speed.md); needs root and a quiet machine.
 #               WORKS=run,build ROUNDS=20 ENGINES=docker,podman JSON=FILE PLOT=FILE PAGE=FILE FROM=FILE,FILE ANYWAY=1 LIST=1
 #   make clean  delete what the targets made in this directory
@@ -11,8 +13,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_WORKERS ?= 2
+VM_TESTS ?= -m vm $(shell grep -rlw mark.vm tests/system)
 
-.PHONY: test demo lint crash bench check-lint set-up-test set-up-demo clean
+.PHONY: test demo lint crash vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
 
 # A test that fails is run once more, and listed as rerun: the machine may be slow at the wrong moment, a real fault fails twice.
 # The tests run even if lint finds something, so that one run tells everything; either one's failure is the target's.
@@ -42,7 +45,10 @@ demo: set-up-demo
 	@if [ "$$(id -u)" != 0 ]; then echo "make demo: containers need root: sudo make demo" >&2; exit 1; fi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo/demo.sh
 
-set-up-test set-up-demo: set-up-%:
+vm-test: set-up-vm
+	@$(BIN)/python tests/vm/machine.py $(BIN)/python -m pytest --timeout 900 --durations 20 $(VM_TESTS)
+
+set-up-test set-up-demo set-up-vm: set-up-%:
 	@PYTHON="$(PYTHON)" sh scripts/set-up.sh $*
 
 bench: set-up-test

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Set this clone up: `set-up.sh demo` for running Lamina, `set-up.sh test` for working on it too.
+# Set this clone up: `set-up.sh demo` for running Lamina, `set-up.sh test` for working on it too, `set-up.sh vm` for its tests on
+# Debian's own kernel as well.
 #
 # Looks at what is there and adds what is missing, so that the second time costs nothing. System packages come by apt and only as
 # root; Python's go into .venv. Nothing outside this directory is changed otherwise.
@@ -14,9 +15,16 @@ say() { echo "set-up: $*"; }
 
 # What is needed, as PROGRAM:PACKAGE of Debian 12.
 needed="busybox:busybox-static fuse-overlayfs:fuse-overlayfs fusermount3:fuse3"
-if [ "$purpose" = test ]; then
+case $purpose in
+test | vm)
     needed="$needed mount:mount unshare:util-linux ps:procps script:bsdutils tar:tar gzip:gzip bzip2:bzip2 xz:xz-utils zstd:zstd setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs"
     needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace ip:iproute2 nft:nftables docker-registry:docker-registry openssl:openssl"
+    ;;
+esac
+if [ "$purpose" = vm ]; then
+    needed="$needed qemu-system-x86_64:qemu-system-x86 depmod:kmod dpkg-deb:dpkg apparmor_parser:apparmor"
+    PATH=$PATH:/usr/libexec:/usr/lib/qemu # where Debian puts virtiofsd, which came with qemu until Debian 12
+    apt-cache show virtiofsd >/dev/null 2>&1 && needed="$needed virtiofsd:virtiofsd"
 fi
 packages=
 for pair in $needed; do
@@ -46,7 +54,7 @@ if [ -n "$packages" ]; then
 fi
 
 # The environment names the place it was made for and what was installed, and is made anew if either has changed.
-case $purpose in test) extras='[dev]' ;; *) extras= ;; esac
+case $purpose in test | vm) extras='[dev]' ;; *) extras= ;; esac
 wanted="$PWD $(cksum <pyproject.toml) $("$python" --version)"
 stamp=.venv/set-up-for
 have=$(cat "$stamp" 2>/dev/null || true)
@@ -60,8 +68,23 @@ fi
 
 # What the tutorial's application needs, for tests that have no network.
 wheels=.venv/tutorial-wheels
-if [ "$purpose" = test ] && ! [ -e "$wheels/complete" ]; then
+if [ "$purpose" != demo ] && ! [ -e "$wheels/complete" ]; then
     say "pip download -r tests/data/tutorial/requirements.txt"
     .venv/bin/python -m pip download --quiet --disable-pip-version-check --only-binary :all: --dest "$wheels" -r tests/data/tutorial/requirements.txt </dev/null
     touch "$wheels/complete"
+fi
+
+# Debian's kernel, unpacked and not installed: .venv/vm/PACKAGE/{boot,lib}.
+if [ "$purpose" = vm ] && ! ls .venv/vm/*/lib/modules/*/modules.dep >/dev/null 2>&1; then
+    metapackage=linux-image-cloud-amd64
+    find_kernel() { kernel=$(apt-cache depends "$metapackage" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\).*/\1/p' | head -n 1); [ -n "$kernel" ]; }
+    find_kernel || { apt-get -qq update; find_kernel; } || { say "apt-get knows no '$metapackage'" >&2; exit 1; }
+    say "apt-get download $kernel"
+    place=.venv/vm/$kernel
+    mkdir -p "$place"
+    (cd "$place" && { apt-get -qq download "$kernel" || { apt-get -qq update && apt-get -qq download "$kernel"; }; }) 2>/dev/null ||
+        { say "'$kernel' could not be downloaded" >&2; exit 1; }
+    dpkg-deb -x "$place"/*.deb "$place"
+    rm "$place"/*.deb
+    depmod -b "$place" "${kernel#linux-image-}"
 fi
