@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what reads and writes archives is imported by the method th
     from lamina.usecases.copy import Copying
     from lamina.usecases.explain import ExplainedPath, Stack
     from lamina.usecases.migrate import Migrated
+    from lamina.usecases.stats import Sample
 
 Progress = Callable[[int], None]
 
@@ -128,6 +129,18 @@ class ContainerHandle:
     def unpause(self) -> None:
         """Let them go on."""
         self._engine.control.unpause(self.record)
+
+    def update(self, **limits: Any) -> None:
+        """Change limits, by their names in `lamina.model.limits.Limits`; they hold when this returns, or from its next start."""
+        from lamina.usecases.limiting import update
+
+        update(self._engine.context, self.record, limits)
+
+    def stats(self) -> "Sample | None":
+        """Count what it has used so far; None if it doesn't run."""
+        from lamina.usecases.stats import sample
+
+        return sample(self.record)
 
     def rename(self, name: str) -> None:
         """Give it another name."""

@@ -10,6 +10,7 @@ from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
     from lamina.engine import Engine
+    from lamina.model.limits import Limits
     from lamina.model.network import EndpointRequest, PortMapping
     from lamina.model.supervision import Supervision
     from lamina.usecases.transfers import Pulling
@@ -52,6 +53,7 @@ class ContainersAPI:
         auto_remove: bool = False,
         init: bool = False,
         storage_options: Mapping[str, str] | None = None,
+        limits: "Limits | None" = None,
         supervision: "Supervision | None" = None,
         pull: str = "",
     ) -> ContainerHandle:
@@ -90,6 +92,7 @@ class ContainersAPI:
             auto_remove=auto_remove,
             init=init,
             storage_options=dict(storage_options or {}),
+            limits=limits,
             supervision=supervision,
         )
         return self.create_from(config, name=name, driver=driver, pull=pull)

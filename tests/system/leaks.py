@@ -15,7 +15,8 @@ from pathlib import Path
 
 from lamina.engine import Engine
 from lamina.linux import mount, process
-from lamina.runtime.freezer import find_hierarchy
+from lamina.linux.cgroup import hierarchies
+from lamina.runtime.cgroups import PARENT
 
 PATIENCE_S = 10.0
 """For what ends by itself: a monitor that is just finishing, a dead process that is being reaped."""
@@ -60,9 +61,10 @@ def end(pids: Set[int]) -> None:
 
 
 def cgroups() -> set[str]:
-    """The cgroups of paused containers."""
-    top = find_hierarchy().path
-    return {entry.path for entry in os.scandir(top) if entry.name.startswith("lamina-")}
+    """The cgroups of containers, whoever's they are: those of other commands on this machine are in the same places."""
+    machine = hierarchies()
+    tops = {Path(place, PARENT) for place in (*machine.controllers.values(), machine.unified) if place}
+    return {entry.path for top in tops if top.is_dir() for entry in os.scandir(top) if entry.is_dir()}
 
 
 def network_namespaces() -> set[str]:

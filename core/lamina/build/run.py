@@ -19,6 +19,7 @@ from lamina.errors import LaminaError
 from lamina.linux.fs import remove_tree
 from lamina.model.container import ContainerConfig
 from lamina.runtime import frames
+from lamina.runtime.cgroups import cgroup_of, device_rules, prepare, shown
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.mount_steps import MaskPaths
@@ -77,6 +78,7 @@ def run(
         network = layers.context.network(command.network)
         attachment = network.attach(writing.key, {})
         stack.callback(network.detach, writing.key, {})
+        cgroup = cgroup_of(writing.key, None)
         config = ContainerConfig(
             image="",
             entrypoint=command.arguments,
@@ -86,9 +88,14 @@ def run(
             hostname=HOSTNAME,
             network=command.network,
         )
-        steps = plan(root=writing.root, config=config, container_id=writing.key, attachment=attachment, mounts=(), files=files)
+        steps = plan(
+            root=writing.root, config=config, container_id=writing.key, attachment=attachment, mounts=(), files=files,
+            cgroup=shown(cgroup, None),
+        )  # fmt: skip
         at = next(index for index, one in enumerate(steps) if isinstance(one, MaskPaths))
         steps[at:at] = prepared.steps
+        prepare(cgroup, limits=None, rules=device_rules(config))
+        stack.callback(cgroup.remove)
         with _launched(MonitorPlan(steps=steps, tty=False, open_stdin=False, ends_with_creator=True)) as launched:
             code = yield from _relay(launched, step)
         if code != 0:

@@ -41,9 +41,11 @@ CONTAINER_COMMANDS = {
     "rm": "remove containers",
     "run": "create and start a container",
     "start": "start containers",
+    "stats": "show what containers use just now",
     "stop": "stop containers",
     "top": "list a container's processes",
     "unpause": "let frozen containers go on",
+    "update": "change the limits of containers",
     "wait": "wait for containers to end",
 }
 IMAGE_COMMANDS = {

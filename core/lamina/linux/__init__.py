@@ -11,6 +11,8 @@
     nft_rules.py   what a rule of nftables says, and the kernel's instructions for it
     nft_types.py   what such a rule can look at: addresses, ports, links, and the types of their values
     nft_listing.py what a table of nftables holds
+    cgroup.py      the hierarchies of cgroups, version 1 or 2, and one cgroup in all of them
+    device_filter.py  the BPF program by which version 2 keeps a cgroup from devices
     process.py     pidfd, prctl, capabilities, who is alive, start times
     fs.py          files beneath a root (openat2), reflinks, holes, xattrs, syncfs
     procfs.py      files of /proc, opened so that nothing can be mounted over them meanwhile

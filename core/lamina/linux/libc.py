@@ -54,6 +54,7 @@ SYS_PIDFD_OPEN = 434
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}.get(os.uname().machine, 41)
+SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(os.uname().machine, 280)
 
 
 def failed(function: str, *names: str | None) -> OSError:

@@ -184,6 +184,8 @@ class Container:
     monitor_pid: int = 0
     monitor_started: int | None = None
     exit_code: int = 0
+    oom_killed: bool = False
+    """Whether a process of it was killed for want of memory, the last time that it ran."""
     error: str = ""
     started_ns: int = 0
     finished_ns: int = 0

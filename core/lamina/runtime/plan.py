@@ -15,6 +15,7 @@ from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import mount_steps as ms
 from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
+from lamina.runtime.cgroup_steps import EnterCgroup, ShowCgroup
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -47,11 +48,15 @@ class PlannedMount:
 
 def plan(
     *, root: str, config: ContainerConfig, container_id: str, attachment: Attachment, mounts: Sequence[PlannedMount],
-    files: Sequence[tuple[str, str]],
+    files: Sequence[tuple[str, str]], cgroup: tuple[tuple[str, str], ...] = (),
+    devices: tuple[tuple[str, int, int, int, int], ...] = (),
 ) -> list[st.Step]:  # fmt: skip
-    """List the steps. `root` is where the union is mounted; `files` are (host path, target) of hosts, hostname and resolv.conf."""
+    """List the steps. `root` is where the union is mounted; `files` are (host path, target) of hosts, hostname and resolv.conf.
+
+    `cgroup` are the directories of the container's cgroup as `ShowCgroup` takes them, `devices` nodes as `MakeDevices` takes them.
+    """
     kinds = ["mnt", "uts", "ipc"]
-    steps: list[st.Step] = []
+    steps = _entering(cgroup)
     if attachment.namespace is NetworkNamespace.NEW:
         kinds.append("net")
     steps.append(st.LeaveNamespaces(kinds=tuple(kinds)))
@@ -61,6 +66,13 @@ def plan(
         steps.append(st.LoopbackUp())
     steps += [ms.PrivateMounts(), ms.NewRoot(path=root)]
     steps += kernel_mounts()
+    if cgroup:
+        privileged = config.confinement is not None and config.confinement.privileged
+        steps.append(ShowCgroup(shown=cgroup, read_only=not privileged))
+    if devices:
+        from lamina.runtime.device_steps import MakeDevices
+
+        steps.append(MakeDevices(nodes=devices))
     taken = {mount.target for mount in mounts}
     steps += [
         ms.BindInRoot(source=source, target=target, read_only=config.read_only, recursive=False, internal=True)
@@ -87,10 +99,10 @@ def plan(
 
 def plan_entering(
     *, pid: int, container_id: str, config: ContainerConfig, arguments: Sequence[str], environment: Sequence[str], user: str,
-    working_dir: str, tty: bool,
+    working_dir: str, tty: bool, cgroup: tuple[tuple[str, str], ...] = (),
 ) -> list[st.Step]:  # fmt: skip
     """List the steps of a second process that enters a running container (`exec`); its PID namespace is entered by its parent."""
-    steps: list[st.Step] = [st.JoinNamespaces(pid=pid, kinds=("mnt", "uts", "ipc", "net"))]
+    steps = [*_entering(cgroup), st.JoinNamespaces(pid=pid, kinds=("mnt", "uts", "ipc", "net"))]
     if tty:
         steps.append(ps.OpenTerminal(console=False))
     merged = merge_env(command_environment(config, container_id), ["TERM=xterm"] if tty else [], list(environment))
@@ -102,6 +114,10 @@ def plan_entering(
         init=False,
         environment=merged,
     )
+
+
+def _entering(cgroup: tuple[tuple[str, str], ...]) -> list[st.Step]:
+    return [EnterCgroup(directories=tuple(directory for _name, directory in cgroup))] if cgroup else []
 
 
 def command_environment(config: ContainerConfig, container_id: str) -> tuple[str, ...]:

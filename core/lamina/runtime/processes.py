@@ -2,36 +2,18 @@
 
 import os
 import time
-
-from lamina.linux import namespace
+from collections.abc import Iterable
 
 TITLES = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
 
 
-def pids_in(pid: int) -> list[int]:
-    """List the host's pids of every process in the PID namespace that `pid` is the first of, and in namespaces below it."""
-    try:
-        wanted = namespace.identity(pid, "pid")
-    except OSError:
-        return []
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if namespace.identity(name, "pid") == wanted:
-                    found.append(int(name))
-            except OSError:
-                continue
-    return sorted(found)
-
-
-def table(pid: int) -> list[tuple[str, ...]]:
-    """Give one row for each process of the container, in the columns of `ps -ef`: see `TITLES`. Pids are the host's."""
+def table(pids: Iterable[int]) -> list[tuple[str, ...]]:
+    """Give one row for each of the processes, in the columns of `ps -ef`: see `TITLES`. Pids are the host's."""
     ticks = os.sysconf("SC_CLK_TCK")
     with open("/proc/stat", encoding="ascii") as file:
         boot = next(int(line.split()[1]) for line in file if line.startswith("btime"))
     rows: list[tuple[str, ...]] = []
-    for each in pids_in(pid):
+    for each in pids:
         try:
             with open(f"/proc/{each}/stat", "rb") as file:
                 head, _, tail = file.read().rpartition(b")")

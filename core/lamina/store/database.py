@@ -169,6 +169,9 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX containers_active ON containers (status)
         WHERE status IN ('creating', 'running', 'paused', 'restarting', 'removing');
     """,
+    """
+    ALTER TABLE containers ADD COLUMN oom_killed INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
 

@@ -6,6 +6,8 @@ create.py         a container from an image: its layer, its volumes, its record
 start.py          mounting, launching, and settling what has ended
 control.py        stop, kill, wait, pause, rename, remove, top
 enter.py          exec and attach
+limiting.py       limits: refusing what can't be held, and update
+stats.py          what containers use just now
 follow.py         logs
 host_ps.py        top with the host's ps
 content.py        diff, commit, export

@@ -10,7 +10,7 @@ from lamina.errors import ConflictError, LaminaError, NotFoundError, StateError,
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status, check_name
-from lamina.runtime import freezer, processes
+from lamina.runtime import cgroups, processes
 from lamina.runtime.attach import Relay, connect
 from lamina.runtime.launch import Launch
 from lamina.store.operations import locked
@@ -151,9 +151,7 @@ class Control:
             if container.status is Status.PAUSED:
                 raise StateError(f"container '{container.name}' is paused already")
             self._require_running(container)
-            home = freezer.freeze(container.id, container.pid)
-            with open(self._home_path(container), "w", encoding="utf-8") as file:
-                file.write(home)
+            cgroups.set_frozen(cgroups.own_cgroup(container), frozen=True)
             self._set_status(container, Status.PAUSED)
         self.context.container_event("pause", container)
 
@@ -163,13 +161,7 @@ class Control:
             container = self.starter.refreshed(container)
             if container.status is not Status.PAUSED:
                 raise StateError(f"container '{container.name}' is not paused")
-            home = ""
-            try:
-                with open(self._home_path(container), encoding="utf-8") as file:
-                    home = file.read()
-            except FileNotFoundError:
-                pass
-            freezer.thaw(container.id, home)
+            cgroups.set_frozen(cgroups.own_cgroup(container), frozen=False)
             self._set_status(container, Status.RUNNING)
         self.context.container_event("unpause", container)
 
@@ -252,12 +244,12 @@ class Control:
     def top(self, container: Container) -> list[tuple[str, ...]]:
         """List the container's processes in the columns of `processes.TITLES`."""
         self._require_running(container)
-        return processes.table(container.pid)
+        return processes.table(self.pids(container))
 
     def pids(self, container: Container) -> list[int]:
         """List the host's pids of the container's processes."""
         self._require_running(container)
-        return processes.pids_in(container.pid)
+        return cgroups.own_cgroup(container).pids()
 
     def _require_running(self, container: Container) -> None:
         if container.status is Status.RESTARTING:
@@ -291,9 +283,6 @@ class Control:
         settled = self.starter.settle(container)
         if settled is not None and settled.config.auto_remove and not settled.is_active:
             self.remove(settled, volumes=True)
-
-    def _home_path(self, container: Container) -> str:
-        return os.path.join(self.context.container_run_dir(container.id), "cgroup")
 
     def _set_status(self, container: Container, status: Status) -> None:
         with self.context.database.transaction() as tx:

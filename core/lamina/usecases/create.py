@@ -13,6 +13,7 @@ from lamina.errors import ConflictError, IntegrityError, LaminaError, NotFoundEr
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, ContainerConfig, MountRequest, Status, check_name, check_target, merge_env
 from lamina.model.image_config import Defaults, ImageConfig
+from lamina.runtime.cgroups import own_cgroup
 from lamina.store.images import Image
 from lamina.store.layers import LayerGoneError, check_depth
 from lamina.store.operations import Operation
@@ -120,6 +121,7 @@ class Creation:
             storage = context.layers.driver(container.driver)
         except NotFoundError:
             storage = None
+        own_cgroup(container).remove()  # first: a start that was killed may have left a process in it
         if storage is not None:
             context.layers.unmount_if_mounted(storage, container.id, container.parents)
             context.layers.discard(storage, container.id)
@@ -176,6 +178,10 @@ class Creation:
         if config.auto_remove and config.supervision is not None and config.supervision.restart != "no":
             raise ConflictError("a container that is removed when it has ended can't be restarted", hint="leave one of both out")
         self._check_network(config)
+        if config.limits is not None:
+            from lamina.usecases.limiting import check
+
+            check(config)
 
     def _with_network(self, config: ContainerConfig) -> ContainerConfig:
         """Fill in the default network, and of a joined container its whole id and its host name."""

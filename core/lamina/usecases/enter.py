@@ -7,6 +7,7 @@ from lamina.errors import StateError
 from lamina.linux import process
 from lamina.model.container import Container, Status
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, connect, parse_detach_keys
+from lamina.runtime.cgroups import own_cgroup, shown
 from lamina.runtime.launch import launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.plan import plan_entering
@@ -42,6 +43,7 @@ class Entering:
             user=user,
             working_dir=working_dir,
             tty=tty,
+            cgroup=shown(own_cgroup(container), container.config.limits),
         )
 
     def execute(

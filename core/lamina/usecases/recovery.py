@@ -11,6 +11,7 @@ from lamina.errors import LaminaError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status
+from lamina.runtime.cgroups import cgroup_of
 from lamina.store.operations import dead_operations, locked
 from lamina.usecases.context import Context
 
@@ -144,6 +145,7 @@ class Recovery:
             (driver, key, operation_id),
         ).fetchone()
         if writable is not None:
+            cgroup_of(key, None).remove()
             layers.unmount_if_mounted(layers.driver(driver), key, layers.parents(driver, key))
         layers.undo_preparation(driver, key, operation_id)
 

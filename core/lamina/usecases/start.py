@@ -13,9 +13,9 @@ from lamina.dataclasses import replace
 from lamina.errors import LaminaError, NotFoundError, PluginError, StartError, StateError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
-from lamina.model.container import TMPFS_PARAMETERS, Container, Status
+from lamina.model.container import TMPFS_PARAMETERS, Container, ContainerConfig, Status
 from lamina.model.mount import Mount, MountFlag
-from lamina.runtime import freezer
+from lamina.runtime import cgroups
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, parse_detach_keys
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
@@ -26,6 +26,7 @@ from lamina.usecases.context import Context
 from lamina.usecases.volumes import Volumes
 
 if TYPE_CHECKING:
+    from lamina.runtime.devices import GivenDevices
     from lamina.usecases.networking import Networking, Preparation
 
 JOIN_PREFIX = "container:"  # as in `model/network.py`, which a container that joins nobody doesn't import
@@ -111,7 +112,9 @@ class Starter:
             return None
         return self.context.records.find(container.config.network.removeprefix(JOIN_PREFIX))
 
-    def _plan(self, container: Container, attachment: Attachment, joined: Container | None) -> list[Step]:
+    def _plan(
+        self, container: Container, attachment: Attachment, joined: Container | None, devices: "GivenDevices | None" = None
+    ) -> list[Step]:
         storage = self.context.layers.driver(container.driver)
         view = storage.mounts(container.id, container.parents, readonly=False)
         return plan(
@@ -121,6 +124,8 @@ class Starter:
             attachment=attachment,
             mounts=self._planned_mounts(container),
             files=self._files(joined or container),
+            cgroup=cgroups.shown(cgroups.own_cgroup(container), container.config.limits),
+            devices=devices.nodes if devices is not None else (),
         )
 
     def _launch(self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int]) -> Launch:
@@ -142,25 +147,30 @@ class Starter:
             prepared = self.networking.prepare(container)
             attachment = prepared.attachment
         try:
+            devices = _given_devices(config)
+            steps = self._plan(container, attachment, joined, devices)
+            rules = cgroups.device_rules(config, devices.rules if devices is not None else ())
             return self._launch_attached(
-                container, storage, operation, terminal_size, steps=self._plan(container, attachment, joined), prepared=prepared,
-                joined=joined,
-            )  # fmt: skip
+                container, storage, operation, terminal_size, steps=steps, rules=rules, prepared=prepared, joined=joined
+            )
         finally:
             if prepared is not None:
                 prepared.close()
 
     def _launch_attached(
         self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int], *,
-        steps: list[Step], prepared: "Preparation | None", joined: Container | None,
+        steps: list[Step], rules: tuple[str, ...], prepared: "Preparation | None", joined: Container | None,
     ) -> Launch:  # fmt: skip
         context = self.context
         config = container.config
         remove_tree(context.exit_path(container.id))
         begun_ns = time.time_ns()
+        cgroup = cgroups.own_cgroup(container)
 
         def ended(code: int) -> None:
             lasted_s = (time.time_ns() - begun_ns) // 10**9
+            if cgroups.oom_kills(cgroup):
+                context.container_event("oom", container)
             context.container_event("die", container, execDuration=str(lasted_s), exitCode=str(code))
 
         os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
@@ -170,6 +180,7 @@ class Starter:
                     f"the volume's source '{request.source}' doesn't exist", hint="create it, or remove the container"
                 )
         context.layers.mount(storage, container.id, container.parents)
+        cgroups.prepare(cgroup, limits=config.limits, rules=rules)
         monitor_plan = MonitorPlan(
             steps=steps,
             tty=config.tty,
@@ -231,8 +242,9 @@ class Starter:
                 context.records.set_state(tx, container.id, operation=None)
 
     def _take_down(self, container: Container) -> None:
-        """Give the network back, unmount, and forget the socket: the end of every start, whole or not."""
+        """End its processes, give the network back, unmount, forget the socket: the end of every start, whole or not."""
         context = self.context
+        cgroups.own_cgroup(container).remove()
         try:
             if context.records.has_endpoints(container.id):
                 self.networking.release(container.id)
@@ -309,8 +321,7 @@ class Starter:
             if process.is_alive(current.pid, current.pid_started):
                 return current  # its monitor was killed, but it lives on
             code, finished_ns, error = self._read_exit(current)
-            if current.status is Status.PAUSED:
-                freezer.thaw(current.id, "")
+            oom_killed = cgroups.oom_kills(cgroups.own_cgroup(current)) > 0
             self._take_down(current)
             state = {"status": Status.EXITED, "monitor_pid": 0}
             if current.config.supervision is not None:
@@ -318,10 +329,16 @@ class Starter:
 
                 state |= ending(context, current, exit_code=code, finished_ns=finished_ns)
             with context.database.transaction() as tx:
-                context.records.set_state(tx, current.id, exit_code=code, error=error, finished_ns=finished_ns, pid=0, **state)
+                context.records.set_state(
+                    tx, current.id, exit_code=code, error=error, finished_ns=finished_ns, pid=0, oom_killed=oom_killed, **state
+                )
             current = self.refreshed(current)
         context.reap()
+        if oom_killed:
+            context.happened("oom", current)
         if error:  # else the monitor has written it down
+            if oom_killed:
+                context.container_event("oom", current, time_ns=finished_ns)
             context.container_event("die", current, time_ns=finished_ns, exitCode=str(code))
         context.happened("exited", current, exitCode=str(code))
         return current
@@ -391,6 +408,15 @@ class Starter:
             more_hosts=hosts,
             resolv_conf=resolv_conf,
         )
+
+
+def _given_devices(config: ContainerConfig) -> "GivenDevices | None":
+    """Look at the host's devices that a container is given; None for one that is given none, which imports nothing for it."""
+    if (config.limits is not None and config.limits.devices) or (config.confinement is not None and config.confinement.privileged):
+        from lamina.runtime.devices import given_devices
+
+        return given_devices(config)
+    return None
 
 
 def _joining(joined: Container) -> Attachment:

@@ -1,0 +1,64 @@
+"""Steps about the container's own cgroup: entering it, and seeing it. See `steps.py`."""
+
+import os
+
+from lamina.linux import cgroup
+from lamina.linux import mount as lm
+from lamina.runtime.steps import Place, Step
+
+
+class EnterCgroup(Step):
+    """Enter the container's cgroup. The first step of all: from here on everything is counted and limited."""
+
+    fields = ("directories",)
+    directories: tuple[str, ...]
+
+    def describe(self) -> str:
+        return "; ".join(f"echo $$ > {directory}/cgroup.procs" for directory in self.directories)
+
+    def apply(self, place: Place) -> None:
+        for directory in self.directories:
+            cgroup.write(f"{directory}/cgroup.procs", "0")
+
+
+class ShowCgroup(Step):
+    """Let the container see its own cgroup at /sys/fs/cgroup, and no other one."""
+
+    fields = ("shown", "read_only")
+    shown: tuple[tuple[str, str], ...]
+    """Name in /sys/fs/cgroup and directory, one for each hierarchy; the name is "" where version 2 is all there is."""
+    read_only: bool
+
+    def describe(self) -> str:
+        how = "--bind -o ro" if self.read_only else "--bind"
+        words = [] if self.shown[0][0] == "" else [f"mount -t tmpfs tmpfs $ROOT{cgroup.MOUNT_POINT}"]
+        return "; ".join(words + [f"mount {how} {path} $ROOT{cgroup.MOUNT_POINT}/{name}".rstrip("/") for name, path in self.shown])
+
+    def apply(self, place: Place) -> None:
+        flags = lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC | (lm.MS_RDONLY if self.read_only else 0)
+        if self.shown[0][0] == "":
+            self._bind(self.shown[0][1], place.mountpoint(cgroup.MOUNT_POINT, directory=True), flags)
+            return
+        top_fd = lm.fsmount("tmpfs", (("mode", "755"),), flags=flags & ~lm.MS_RDONLY, source="tmpfs")
+        try:
+            target_fd = place.mountpoint(cgroup.MOUNT_POINT, directory=True)
+            lm.move_mount(top_fd, target_fd=target_fd)
+            os.close(target_fd)
+            for name, path in self.shown:
+                os.mkdir(name, 0o755, dir_fd=top_fd)
+                self._bind(path, os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=top_fd), flags)
+                if "," in name:  # controllers that share a hierarchy are found by each one's name, too
+                    for each in name.split(","):
+                        os.symlink(name, each, dir_fd=top_fd)
+            lm.set_attributes(top_fd, flags)
+        finally:
+            os.close(top_fd)
+
+    def _bind(self, path: str, target_fd: int, flags: int) -> None:
+        tree_fd = lm.open_tree(path)
+        try:
+            lm.set_attributes(tree_fd, flags)
+            lm.move_mount(tree_fd, target_fd=target_fd)
+        finally:
+            os.close(tree_fd)
+            os.close(target_fd)
