@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,8 @@ def test_the_life_of_a_container_tells_every_step_in_its_order() -> None:
         attachment=Attachment(namespace=NetworkNamespace.NEW),
         mounts=[PlannedMount(target="/data", mount=Mount(type="bind", source="/srv/data", target=""), read_only=False)],
         files=[("/host/hosts", "/etc/hosts")],
+        cgroup=(("", "/sys/fs/cgroup/lamina/0"),),
+        devices=(("/dev/fuse", 0o020666, os.makedev(10, 229), 0, 0),),
     )
     happening: list[str] = []
     for step in steps:
