@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 Test = Callable[[Container], bool]
 
 STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+HEALTHS = ("starting", "healthy", "unhealthy", "none")
 
 
 CONTAINER_FILTERS = (
-    "ancestor", "before", "exited", "expose", "id", "label", "name", "network", "publish", "since", "status", "volume",
+    "ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "publish", "since", "status", "volume",
 )  # fmt: skip
 
 
@@ -53,6 +54,15 @@ def _by_status(_engine: "Engine", values: Sequence[str]) -> Test:
         if value not in STATUSES:
             raise UsageError(f"invalid filter 'status={value}'", hint=f"known are {', '.join(STATUSES)}")
     return lambda container: container.status.value in values
+
+
+def _by_health(engine: "Engine", values: Sequence[str]) -> Test:
+    from lamina.cli.container_rows import health_of
+
+    for value in values:
+        if value not in HEALTHS:
+            raise UsageError(f"invalid filter 'health={value}'", hint=f"known are {', '.join(HEALTHS)}")
+    return lambda container: (health_of(engine, container) or "none") in values
 
 
 def _by_exit_code(_engine: "Engine", values: Sequence[str]) -> Test:
@@ -147,6 +157,7 @@ _TESTS: Mapping[str, Callable[["Engine", Sequence[str]], Test]] = {
     "ancestor": _by_ancestor,
     "before": _before,
     "exited": _by_exit_code,
+    "health": _by_health,
     "id": _by_id,
     "label": _by_label,
     "name": _by_name,

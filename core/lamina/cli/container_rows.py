@@ -24,6 +24,7 @@ COLUMNS = (
     Column(field="Names", header="NAMES"),
     Column(field="CreatedAt", header="CREATED AT", in_table=False),
     Column(field="State", header="STATE", in_table=False),
+    Column(field="HealthStatus", header="HEALTH", in_table=False),
     Column(field="Mounts", header="MOUNTS", in_table=False),
     Column(field="LocalVolumes", header="LOCAL VOLUMES", in_table=False),
     Column(field="Networks", header="NETWORKS", in_table=False),
@@ -51,7 +52,8 @@ def container_rows(
             "Command": _command(container, cuts=cuts),
             "CreatedAt": format_list_time(container.created_ns),
             "RunningFor": human_ago(container.created_ns, now_ns=now_ns),
-            "Status": status_text(container, now_ns=now_ns),
+            "Status": status_text(container, now_ns=now_ns, health=health_of(engine, container)),
+            "HealthStatus": health_of(engine, container),
             "State": container.status.value,
             "Names": container.name,
             "Ports": _ports(engine, container) if container.id in in_networks else "",
@@ -65,13 +67,25 @@ def container_rows(
         }
 
 
-def status_text(container: Container, *, now_ns: int) -> str:
-    """Say how a container is: "Up 5 minutes", "Exited (0) 3 seconds ago", "Created"."""
+def health_of(engine: "Engine", container: Container) -> str:
+    """Give `starting`, `healthy` or `unhealthy`, "" if nothing is checked."""
+    if container.config.supervision is None or container.config.supervision.health is None:
+        return ""
+    from lamina.usecases.health import read_health
+
+    health = read_health(engine.context, container)
+    return health.status if health is not None else ""
+
+
+def status_text(container: Container, *, now_ns: int, health: str = "") -> str:
+    """Say how a container is: "Up 5 minutes (healthy)", "Exited (0) 3 seconds ago", "Created"."""
     match container.status:
         case Status.RUNNING | Status.PAUSED:
             text = f"Up {human_duration(now_ns - container.started_ns)}"
             if container.status is Status.PAUSED:
                 text += " (Paused)"
+            elif health:
+                text += " (health: starting)" if health == "starting" else f" ({health})"
             if not process.is_alive(container.monitor_pid, container.monitor_started):
                 text += " (monitor lost)"  # it runs, but nobody logs it, and nobody will see how it ends
             return text

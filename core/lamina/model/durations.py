@@ -14,6 +14,22 @@ def is_duration(text: str) -> bool:
     return len(text) <= 100 and _DURATION.fullmatch(text) is not None
 
 
+def format_duration(duration_ns: int) -> str:
+    """Write a duration of 0 or more as Go does: 300ms, 1.5s, 1m30s, 1h0m0s."""
+    if duration_ns < 10**9:
+        unit = "ms" if duration_ns >= 10**6 else "µs" if duration_ns >= 10**3 else "ns"
+        return f"{_decimal(duration_ns, _UNITS_NS[unit])}{unit}" if duration_ns else "0s"
+    minutes, rest_ns = divmod(duration_ns, 60 * 10**9)
+    seconds = f"{_decimal(rest_ns, 10**9)}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{seconds}" if hours else f"{minutes}m{seconds}" if minutes else seconds
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, part = divmod(value, unit)
+    return f"{whole}.{part:0{len(str(unit)) - 1}d}".rstrip("0").rstrip(".") if part else str(whole)
+
+
 def parse_duration(text: str) -> int:
     """Read a Go duration in nanoseconds: 300ms, 1.5h, 1m30s, -10s. A bare number but 0 is refused, as in Go.
 

@@ -14,11 +14,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lamina.linux import libc, namespace, process
 from lamina.runtime import frames, init
 from lamina.runtime.logs import LogWriter
 from lamina.runtime.steps import Step
+
+if TYPE_CHECKING:
+    from lamina.runtime.probes import ProbePlan, Probes
 
 CHUNK_BYTES = 1 << 16
 CLIENT_BUFFER_BYTES = 1 << 20
@@ -39,6 +43,7 @@ class MonitorPlan:
         exit_path: str = "",
         socket_path: str = "",
         terminal_size: tuple[int, int] = (0, 0),
+        probe: "ProbePlan | None" = None,
         on_exit: Callable[[int], None] | None = None,
         finish_command: Sequence[str] = (),
         pid_namespace: str = "",
@@ -55,6 +60,8 @@ class MonitorPlan:
         self.exit_path = exit_path
         self.socket_path = socket_path
         self.terminal_size = terminal_size
+        self.probe = probe
+        """What checks the container's health, and when."""
         self.on_exit = on_exit
         """Called with the exit code, in the monitor."""
         self.finish_command = finish_command
@@ -119,6 +126,7 @@ class _Monitor:
         self.log: LogWriter | None = None
         if plan.log_path:
             self.log = LogWriter(plan.log_path, file_bytes=plan.log_file_bytes, files=plan.log_files)
+        self.probes: Probes | None = None
         self.creator_waits = False
         self.listening: socket.socket | None = None
         self.stdin_ends = False
@@ -272,11 +280,17 @@ class _Monitor:
 
     def relay(self) -> None:
         """Carry bytes until the container has ended and all that it wrote is delivered; then tell everybody its exit code."""
+        if self.plan.probe is not None:
+            from lamina.runtime.probes import Probes  # loaded already by whoever made the plan
+
+            self.probes = Probes(self.plan.probe)
         pidfd = os.pidfd_open(self.pid)
         ended = False
         while not ended:
             ready = self._wait(pidfd)
             ended = pidfd in ready
+            if self.probes is not None and not ended:
+                self.probes.go_on()
             for fd in [fd for fd in self.outputs if fd in ready or ended]:
                 self._read_output(fd, drain=ended)
             if ready.get(self.stdin_fd, 0) & (select.POLLOUT | select.POLLERR):
@@ -289,6 +303,8 @@ class _Monitor:
                     self._flush(client)
                 if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
                     self._read_client(client)
+        if self.probes is not None:
+            self.probes.end()
         _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         code = code if code >= 0 else 128 - code
@@ -315,7 +331,11 @@ class _Monitor:
         for client in self.clients:
             reads = select.POLLIN if len(self.pending_stdin) < CLIENT_BUFFER_BYTES else 0
             poll.register(client.connection.fileno(), reads | (select.POLLOUT if client.outgoing else 0))
-        return dict(poll.poll())
+        if self.probes is None:
+            return dict(poll.poll())
+        if self.probes.pid:
+            poll.register(self.probes.pidfd, select.POLLIN)
+        return dict(poll.poll(self.probes.timeout_ms()))
 
     def _read_output(self, fd: int, *, drain: bool) -> None:
         os.set_blocking(fd, False)
@@ -362,10 +382,16 @@ class _Monitor:
             if client is self.creator:
                 self.creator_waits = False
                 if self.plan.ends_with_creator:
-                    try:
-                        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so it is still the container's
-                    except ProcessLookupError:
-                        pass
+                    self._kill()
+
+    def _kill(self) -> None:
+        """Kill the first process, which isn't reaped yet and so is still the container's, with all of its process group."""
+        for kill in (os.killpg, os.kill):  # the first fails while it hasn't got as far as setsid
+            try:
+                kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            return
 
     def _accept(self, listening: socket.socket) -> None:
         try:

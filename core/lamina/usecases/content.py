@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lamina.api.types import Change, ChangeKind
 from lamina.dataclasses import replace
 from lamina.model.container import Container, ContainerConfig, Status
-from lamina.model.image_config import Defaults
+from lamina.model.image_config import Defaults, Healthcheck
 from lamina.model.reference import Reference
 from lamina.store.images import Image
 from lamina.usecases.context import Context
@@ -109,4 +109,13 @@ def _defaults(config: ContainerConfig, image: Defaults) -> Defaults:
         volumes=config.image_volumes,
         stop_signal=config.stop_signal,
         stop_timeout_s=config.stop_timeout_s,
+        healthcheck=_healthcheck(config, image),
     )
+
+
+def _healthcheck(config: ContainerConfig, image: Defaults) -> Healthcheck | None:
+    asked = config.supervision.health if config.supervision is not None else None
+    if asked is None:
+        return None
+    extra = image.healthcheck.extra if image.healthcheck is not None else {}
+    return Healthcheck(**{name: value for name, value in asked._asdict().items() if name != "shell"}, extra=extra)

@@ -124,6 +124,10 @@ class Context:
         """Where the monitor leaves the exit code and the time."""
         return os.path.join(self.container_dir(container_id), "exit")
 
+    def health_path(self, container_id: str) -> str:
+        """What checks of its health have found."""
+        return os.path.join(self.container_dir(container_id), "health.json")
+
     def socket_path(self, container_id: str) -> str:
         """Where the monitor takes clients."""
         return os.path.join(self.container_run_dir(container_id), "attach")

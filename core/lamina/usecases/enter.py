@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from lamina.errors import StateError
 from lamina.linux import process
 from lamina.model.container import Container, Status
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, connect, parse_detach_keys
 from lamina.runtime.cgroups import own_cgroup, shown
-from lamina.runtime.launch import launch
+from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.plan import plan_entering
 from lamina.runtime.steps import Step
@@ -63,29 +64,10 @@ class Entering:
         terminal_size: tuple[int, int] = (0, 0),
     ) -> int | None:
         """Run a command in a running container; gives its exit code, None if it was left running. Raises `StartError`."""
-        if container.status is Status.PAUSED:
-            raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
-        if container.status is Status.RESTARTING:
-            raise StateError(f"container '{container.name}' is restarting", hint="wait until it runs")
-        if not container.is_active or not process.is_alive(container.pid, container.pid_started):
-            raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
-        steps = self.plan(container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty)
-        exec_id, words = os.urandom(32).hex(), " ".join(arguments)
-        self.context.container_event(f"exec_create: {words}", container, execID=exec_id)
-        launched = launch(
-            MonitorPlan(
-                steps=steps,
-                tty=tty,
-                open_stdin=stdin_fd >= 0,
-                terminal_size=terminal_size,
-                pid_namespace=f"/proc/{container.pid}/ns/pid",
-                on_exit=lambda code: self.context.container_event("exec_die", container, execID=exec_id, exitCode=str(code)),
-            )
-        )
-        self.context.children.add(launched.monitor_pid)
-        launched.wait_ready()
-        self.context.container_event(f"exec_start: {words}", container, execID=exec_id)
-        launched.go()
+        launched = self.launch(
+            container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty, open_stdin=stdin_fd >= 0,
+            terminal_size=terminal_size, is_told=True,
+        )  # fmt: skip
         if detach:
             launched.channel.close()
             return None
@@ -102,6 +84,46 @@ class Entering:
         code = relay.run()
         self.context.reap()
         return code if code is not None or relay.detached else LOST_EXIT_CODE
+
+    def launch(
+        self, container: Container, arguments: Sequence[str], *, environment: Sequence[str] = (), user: str = "",
+        working_dir: str = "", tty: bool = False, open_stdin: bool = False, terminal_size: tuple[int, int] = (0, 0),
+        ends_with_creator: bool = False, is_told: bool = False,
+    ) -> Launch:  # fmt: skip
+        """Start a command in a running container; gives the channel to it. With `is_told` the journal of events has it.
+
+        Raises `StateError`, `StartError`.
+        """
+        if container.status is Status.PAUSED:
+            raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
+        if container.status is Status.RESTARTING:
+            raise StateError(f"container '{container.name}' is restarting", hint="wait until it runs")
+        if not container.is_active or not process.is_alive(container.pid, container.pid_started):
+            raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
+        steps = self.plan(container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty)
+        exec_id, words = os.urandom(32).hex(), " ".join(arguments)
+
+        def tell(action: str, **attributes: Any) -> None:
+            if is_told:
+                self.context.container_event(action, container, execID=exec_id, **attributes)
+
+        tell(f"exec_create: {words}")
+        launched = launch(
+            MonitorPlan(
+                steps=steps,
+                tty=tty,
+                open_stdin=open_stdin,
+                terminal_size=terminal_size,
+                pid_namespace=f"/proc/{container.pid}/ns/pid",
+                ends_with_creator=ends_with_creator,
+                on_exit=lambda code: tell("exec_die", exitCode=str(code)),
+            )
+        )
+        self.context.children.add(launched.monitor_pid)
+        launched.wait_ready()
+        tell(f"exec_start: {words}")
+        launched.go()
+        return launched
 
     def attach(
         self,

@@ -40,6 +40,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             "Error": container.error,
             "StartedAt": format_time(container.started_ns) if container.started_ns else NEVER,
             "FinishedAt": format_time(container.finished_ns) if container.finished_ns else NEVER,
+            **_health(context, container),
         },
         "Image": container.image_id,
         "ResolvConfPath": os.path.join(folder, "resolv.conf"),
@@ -113,10 +114,21 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             "OnBuild": None,
             "Labels": dict(config.labels),
             "StopSignal": config.stop_signal or "SIGTERM",
+            **({"Healthcheck": supervision.health.to_json()} if supervision is not None and supervision.health else {}),
             **({"StopTimeout": config.stop_timeout_s} if config.stop_timeout_s is not None else {}),
         },
         "NetworkSettings": network_settings(context, container),
     }
+
+
+def _health(context: Context, container: Container) -> dict[str, Any]:
+    supervision = container.config.supervision
+    if supervision is None or supervision.health is None:
+        return {}
+    from lamina.usecases.health import read_health
+
+    health = read_health(context, container)
+    return {"Health": health.document()} if health is not None else {}
 
 
 def _bind(request: MountRequest) -> str:

@@ -27,6 +27,7 @@ from lamina.usecases.volumes import Volumes
 
 if TYPE_CHECKING:
     from lamina.runtime.devices import GivenDevices
+    from lamina.runtime.probes import ProbePlan
     from lamina.usecases.networking import Networking, Preparation
 
 JOIN_PREFIX = "container:"  # as in `model/network.py`, which a container that joins nobody doesn't import
@@ -187,6 +188,7 @@ class Starter:
             open_stdin=config.open_stdin,
             **self._log_plan(container),
             exit_path=context.exit_path(container.id),
+            probe=self._probe_plan(container),
             on_exit=ended,
             socket_path=context.socket_path(container.id),
             terminal_size=terminal_size,
@@ -221,6 +223,22 @@ class Starter:
             context.children.discard(launched.monitor_pid)
             raise
         return launched
+
+    def _probe_plan(self, container: Container) -> "ProbePlan | None":
+        """Plan the checks of a container's health, and have it start anew."""
+        if container.config.supervision is None or container.config.supervision.health is None:
+            return None
+        from lamina.runtime.probes import ProbePlan
+        from lamina.usecases.health import begin
+
+        begin(self.context, container)
+        asked = container.config.supervision.health.with_defaults()
+        return ProbePlan(
+            (sys.executable, "-P", "-m", "lamina.probe", self.context.root_dir, self.context.run_dir, container.id),
+            interval_s=asked.interval_ns / 1e9,
+            start_interval_s=asked.start_interval_ns / 1e9,
+            start_period_s=asked.start_period_ns / 1e9,
+        )
 
     def _log_plan(self, container: Container) -> dict[str, Any]:
         supervision = container.config.supervision
