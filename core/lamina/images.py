@@ -86,12 +86,21 @@ class ImagesAPI:
     def load(self, source: "Readable", *, max_bytes: int | None = None, progress: Progress | None = None) -> "list[LoadedImage]":
         """Take in every image of an archive, Docker's or OCI's, packed or not, from a file or a pipe.
 
+        From a file that isn't packed as a whole, the layers are unpacked for the default driver on the way; else that waits for
+        the first container.
         `max_bytes` limits what it may unpack to. Raises `ArchiveError`, `IntegrityError`; then nothing of the archive is left.
         """
         from lamina.store.image_archive import load
         from lamina.store.layer_ingest import DEFAULT_MAX_BYTES
+        from lamina.usecases.transfers import unpacking
 
-        loaded = load(self.store, source, max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes, progress=progress)
+        loaded = load(
+            self.store,
+            source,
+            max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes,
+            progress=progress,
+            unpacking=unpacking(self._engine.context),
+        )
         for each in loaded:
             for name in each.names:
                 self._event("load", str(each.image.id), name.familiar)

@@ -307,3 +307,35 @@ def test_files_do_not_inherit_a_default_acl_that_their_archive_does_not_give_the
     for name in ("file", "dir", "fifo", "dir/in"):
         assert os.listxattr(f"{into}/{name}") == [], name
         assert stat.S_IMODE(os.stat(f"{into}/{name}").st_mode) == 0o750, name
+
+
+def test_owners_and_modes_are_the_archives_whatever_the_directory_and_the_umask_give(root_dir: str, own_mounts: None) -> None:
+    """A file gets them when it is made, if nothing stands between: a setgid directory, a mount with `grpid`, the umask."""
+    disk, into = f"{root_dir}/disk", f"{root_dir}/into"
+    with open(disk, "wb") as file:
+        file.truncate(4 << 20)
+    os.mkdir(into)
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-O", "^has_journal", disk], check=True)
+    subprocess.run(["mount", "-o", "loop,grpid", disk, into], check=True)
+    wanted = {
+        "setgid": (0o2775, 0, 7), "setgid/file": (0o664, 0, 0), "setgid/dir": (0o755, 0, 0), "setgid/link": (0o777, 0, 0),
+        "group": (0o755, 0, 42), "group/file": (0o600, 0, 0), "group/dir": (0o777, 1, 0), "group/link": (0o777, 0, 0),
+        "later": (0o755, 0, 0), "later/file": (0o4755, 5, 5), "open": (0o666, 0, 0), "none": (0, 0, 0),
+    }  # fmt: skip
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, (mode, uid, gid) in [*wanted.items(), ("later", (0o2777, 0, 9)), ("later/second", (0o640, 0, 0))]:
+            member = tarfile.TarInfo(name)
+            member.type = {"link": tarfile.SYMTYPE, "file": tarfile.REGTYPE}.get(name.rpartition("/")[2], tarfile.DIRTYPE)
+            member.type = tarfile.REGTYPE if name in {"open", "none", "later/second"} else member.type
+            member.linkname, member.mode, member.uid, member.gid = "file", mode, uid, gid
+            archive.addfile(member)
+    before = os.umask(0o027)
+    try:
+        lay(out.getvalue(), into)
+        wanted |= {"later": (0o2777, 0, 9), "later/second": (0o640, 0, 0)}
+        found = {name: os.lstat(f"{into}/{name}") for name in wanted}
+        assert {name: (stat.S_IMODE(each.st_mode), each.st_uid, each.st_gid) for name, each in found.items()} == wanted
+    finally:
+        os.umask(before)
+        subprocess.run(["umount", into], check=True)

@@ -1,6 +1,7 @@
 """Layers as tar streams: reading, writing, whiteouts, compression. Hostile input lives here.
 
 compression.py   gzip, zstd and the rest, hashed and bounded as they stream; readahead.py is its thread
+filerange.py     a part of a file as a stream
 tarstream.py     tar of every dialect, member by member; tarheader.py and pax.py are its headers
 layer.py         members understood as a layer's entries; paths.py normalises and refuses names
 apply.py         entries laid down; target.py opens nothing outside, whiteouts.py knows the three formats

@@ -9,12 +9,15 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from typing import TypeVar
 
 from lamina.api.types import Entry, EntryKind, LayerReader, WhiteoutFormat
 from lamina.archive import attributes, paths
 from lamina.archive.target import Directory, Missing, Target
 from lamina.archive.whiteouts import AufsWhiteouts, OverlayWhiteouts, TreeWhiteouts, Whiteouts
 from lamina.errors import ArchiveError
+
+_Made = TypeVar("_Made")
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOSTS_FAULT = frozenset(
@@ -66,13 +69,13 @@ class _Run:
 
     def put(self, entry: Entry, reader: LayerReader) -> None:
         kind = entry.kind
+        target = self._target
         if kind is EntryKind.WHITEOUT:
             self._whiteouts.hide(entry.path)
             return
         if kind is EntryKind.OPAQUE:
             self._whiteouts.hide_children(entry.path)
             return
-        target = self._target
         target.implied_mtime_ns = entry.mtime_ns
         if not entry.path:
             self._root(entry)
@@ -83,9 +86,8 @@ class _Run:
         elif kind is EntryKind.DIRECTORY:
             self._directory(directory, name, entry)
         elif kind is EntryKind.SYMLINK:
-            self._clear(directory, name)
-            os.symlink(entry.link, name, dir_fd=directory.fd)
-            attributes.set_on_name(directory.fd, name, entry, symlink=True)
+            self._anew(directory, name, lambda: os.symlink(entry.link, name, dir_fd=directory.fd))
+            attributes.set_on_name(directory.fd, name, entry, born=directory.born, symlink=True)
         elif kind is EntryKind.HARD_LINK:
             self._hard_link(directory, name, entry)
         else:
@@ -107,22 +109,27 @@ class _Run:
             if path in target.times:
                 os.utime(directory.fd, ns=(target.times[path], target.times[path]))
 
-    def _clear(self, directory: Directory, name: str) -> None:
-        if self._target.lstat(directory, name) is not None:
-            self._target.remove(directory, name)
-
-    def _file(self, directory: Directory, name: str, entry: Entry, reader: LayerReader) -> None:
+    def _anew(self, directory: Directory, name: str, make: Callable[[], _Made]) -> _Made:
+        """Make something in the place of whatever has its name."""
         try:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=directory.fd)
+            return make()
         except FileExistsError:
             self._target.remove(directory, name)
-            fd = os.open(name, _CREATE, 0o600, dir_fd=directory.fd)
+            return make()
+
+    def _file(self, directory: Directory, name: str, entry: Entry, reader: LayerReader) -> None:
+        mode = entry.mode & 0o777
+        try:
+            fd = os.open(name, _CREATE, mode, dir_fd=directory.fd)
+        except FileExistsError:
+            self._target.remove(directory, name)
+            fd = os.open(name, _CREATE, mode, dir_fd=directory.fd)
         try:
             if entry.size_bytes:
                 reader.copy_to(fd)
             if not directory.plain:
                 attributes.drop_inherited(fd, entry.xattrs)
-            attributes.set_on_descriptor(fd, entry)
+            attributes.set_on_descriptor(fd, entry, born=directory.born)
         finally:
             os.close(fd)
 
@@ -131,6 +138,7 @@ class _Run:
         if root is not None:
             os.fchown(root.fd, entry.uid, entry.gid)
             os.fchmod(root.fd, entry.mode)
+            self._target.look_again("")
             self._target.times[""] = entry.mtime_ns
             self._xattrs[""] = entry.xattrs
 
@@ -138,11 +146,13 @@ class _Run:
         target = self._target
         path = paths.join(directory.path, name)
         there = False
+        born = directory.born
         try:
-            os.mkdir(name, 0o700, dir_fd=directory.fd)
+            os.mkdir(name, entry.mode & 0o777, dir_fd=directory.fd)
         except FileExistsError:
             found = target.lstat(directory, name)
             there = found is not None and stat.S_ISDIR(found.st_mode)
+            born = attributes.UNKNOWN
             if not there:
                 # What this layer itself had put here hid the layers below; an empty directory would let them be seen again.
                 hides = not self._keep_brought and target.below_lstat(directory.path, name) is not None
@@ -150,8 +160,12 @@ class _Run:
                 os.mkdir(name, 0o700, dir_fd=directory.fd)
                 if hides:
                     target.hidden.add(path)
-        os.chown(name, entry.uid, entry.gid, dir_fd=directory.fd, follow_symlinks=False)
-        os.chmod(name, entry.mode, dir_fd=directory.fd)
+        if not born.owns(entry):
+            os.chown(name, entry.uid, entry.gid, dir_fd=directory.fd, follow_symlinks=False)
+        if not born.has_mode(entry):
+            os.chmod(name, entry.mode, dir_fd=directory.fd)
+        if there:
+            target.look_again(path)
         target.times[path] = entry.mtime_ns
         if entry.xattrs or there or not directory.plain:
             self._xattrs[path] = entry.xattrs
@@ -161,8 +175,7 @@ class _Run:
             raise ArchiveError(f"the device node '{paths.shown(entry.path)}' has the number 0:0, which is overlayfs's whiteout")
         kind = {EntryKind.CHAR_DEVICE: stat.S_IFCHR, EntryKind.BLOCK_DEVICE: stat.S_IFBLK, EntryKind.FIFO: stat.S_IFIFO}[entry.kind]
         device = 0 if entry.kind is EntryKind.FIFO else os.makedev(entry.major, entry.minor)
-        self._clear(directory, name)
-        os.mknod(name, kind | 0o600, device, dir_fd=directory.fd)
+        self._anew(directory, name, lambda: os.mknod(name, kind | 0o600, device, dir_fd=directory.fd))
         if not directory.plain:
             attributes.drop_inherited(f"/proc/self/fd/{directory.fd}/{name}", entry.xattrs)
         attributes.set_on_name(directory.fd, name, entry)
@@ -182,8 +195,11 @@ class _Run:
             raise ArchiveError(f"the hard link '{paths.shown(entry.path)}' points to the directory '{paths.shown(entry.link)}'")
         if (source.path, old_name) == (directory.path, name):
             return
-        self._clear(directory, name)
-        os.link(old_name, name, src_dir_fd=source.fd, dst_dir_fd=directory.fd, follow_symlinks=False)
+        self._anew(
+            directory,
+            name,
+            lambda: os.link(old_name, name, src_dir_fd=source.fd, dst_dir_fd=directory.fd, follow_symlinks=False),
+        )
 
     def _copy_up(self, directory: Directory, name: str) -> os.stat_result | None:
         """Bring a lower layer's file into this one, so that it can be linked."""

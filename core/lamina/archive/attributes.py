@@ -10,8 +10,9 @@ import stat
 
 from lamina.api.types import Entry, EntryKind
 from lamina.archive.paths import shown
+from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError
-from lamina.linux.fs import copy_contents, read_xattrs
+from lamina.linux.fs import copy_contents, open_unnamed, read_xattrs
 
 KINDS = {
     stat.S_IFREG: EntryKind.FILE,
@@ -61,18 +62,58 @@ def set_xattrs(path: str | int, xattrs: dict[str, bytes], name: str) -> None:
             raise
 
 
-def set_on_descriptor(fd: int, entry: Entry) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Born:
+    """What a file has from its making, so that it need not be given once more: whose it is, and the bits that it doesn't get."""
+
+    uid: int
+    gid: int
+    umask: int
+
+    def owns(self, entry: Entry) -> bool:
+        """Whether a file of ours belongs to whom the entry says."""
+        return entry.uid == self.uid and entry.gid == self.gid
+
+    def has_mode(self, entry: Entry) -> bool:
+        """Whether a file that was made with the entry's permission bits has all of its mode."""
+        return not entry.mode & (0o7000 | self.umask)
+
+
+UNKNOWN = Born(uid=-1, gid=-1, umask=0o777)
+"""Made in another way, or in a directory from which it inherits."""
+
+
+def born_in(directory: str) -> Born:
+    """Try what a new file has in a directory from which it inherits nothing, on one without a name: nothing is left behind.
+
+    A server may give it to somebody else (NFS, root_squash), and the umask is the process's, so other threads', too.
+    """
+    try:
+        fd = open_unnamed(directory, 0o777)
+    except OSError:
+        return UNKNOWN  # then every file is given all that it has to have
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return Born(uid=found.st_uid, gid=found.st_gid, umask=0o777 & ~found.st_mode)
+
+
+def set_on_descriptor(fd: int, entry: Entry, *, born: Born = UNKNOWN) -> None:
     """Give an open file all that the entry says."""
-    os.fchown(fd, entry.uid, entry.gid)
-    os.fchmod(fd, entry.mode)
+    if not born.owns(entry):
+        os.fchown(fd, entry.uid, entry.gid)
+    if not born.has_mode(entry):
+        os.fchmod(fd, entry.mode)
     if entry.xattrs:
         set_xattrs(fd, entry.xattrs, entry.path)
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
-def set_on_name(dir_fd: int, name: str, entry: Entry, *, symlink: bool = False) -> None:
+def set_on_name(dir_fd: int, name: str, entry: Entry, *, born: Born = UNKNOWN, symlink: bool = False) -> None:
     """Give what can't be opened (symlink, device, fifo) all that the entry says. It was just made, by us."""
-    os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+    if not (symlink and born.owns(entry)):
+        os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
     if not symlink:
         os.chmod(name, entry.mode, dir_fd=dir_fd)
     if entry.xattrs:

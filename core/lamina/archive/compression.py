@@ -14,6 +14,8 @@ from lamina.archive.readahead import ReadAhead
 from lamina.errors import ArchiveError
 
 CHUNK_BYTES = 1 << 18
+READ_BYTES = 1 << 19
+"""How much is unpacked at a time. What is packed must keep to `CHUNK_BYTES`: its bytes depend on where the input is cut."""
 DETECT_BYTES = 6
 
 
@@ -127,7 +129,8 @@ class Decompressed:
 
     `read` may give fewer bytes than asked for. `digest` (of the packed bytes), `diff_id` (of the unpacked ones) and the two sizes
     are complete once `read` has given b"", which `finish` sees to. Everything bad in the data is an `ArchiveError`; an `OSError`
-    is the raw stream's own. With `threaded`, use it as a context manager or call `close`, which ends the thread.
+    is the raw stream's own. `hash_packed` is False for who hashes the packed bytes anyway. With `threaded`,
+    use it as a context manager or call `close`, which ends the thread.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class Decompressed:
         limit_bytes: int | None = None,
         limit_hint: str = "raise the limit if the archive is to be trusted",
         hashed: bool = True,
+        hash_packed: bool = True,
         threaded: bool = False,
     ) -> None:
         from hashlib import sha256  # 4 ms, and only who unpacks needs it
@@ -153,7 +157,7 @@ class Decompressed:
         self.size_bytes = 0
         self._limit_bytes = limit_bytes
         self._limit_hint = limit_hint
-        self._packed_hash = sha256() if hashed and compression is not Compression.NONE else None
+        self._packed_hash = sha256() if hashed and hash_packed and compression is not Compression.NONE else None
         self._plain_hash = sha256() if hashed else None
         self._make: Callable[[], Any] | None = None
         self._errors: tuple[type[Exception], ...] = ()
@@ -163,7 +167,7 @@ class Decompressed:
         self._at_start = True
         self._primed = b""  # packed bytes that are hashed already: what followed the last member
         self._ended = False
-        self._ahead = ReadAhead(self._produce, CHUNK_BYTES) if threaded else None
+        self._ahead = ReadAhead(self._produce, READ_BYTES) if threaded else None
 
     def read(self, size: int = -1, /) -> bytes:
         """Give the next unpacked bytes, at most `size`, or all that is left for -1; b"" at the end."""
@@ -175,12 +179,14 @@ class Decompressed:
 
     def finish(self) -> None:
         """Read to the end and throw it away, so that digests and sizes cover everything."""
-        while self.read(CHUNK_BYTES):
+        while self.read(READ_BYTES):
             pass
 
     @property
     def digest(self) -> str:
         """The packed bytes' digest."""
+        if self._packed_hash is None and self.compression is not Compression.NONE:
+            raise ValueError("the stream was opened without hashing what is packed")
         return f"sha256:{self._packed_hash.hexdigest()}" if self._packed_hash is not None else self.diff_id
 
     @property

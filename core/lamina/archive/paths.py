@@ -27,15 +27,14 @@ def normalise(name: str, what: str = "entry") -> str:
     """Make a path relative, without empty and `.` components; refuse what can't be one. "" is the root."""
     if "\0" in name:
         raise ArchiveError(f"the {what} '{shown(name)}' has a zero byte in its name")
-    if "/" not in name and name not in {"", ".", ".."}:
-        parts = [name]
-    else:
-        parts = [part for part in name.split("/") if part and part != "."]
-        if ".." in parts:
-            raise ArchiveError(f"the {what} '{shown(name)}' has '..' in its path", hint="the archive may be hostile; don't use it")
-        if len(parts) > MAX_DEPTH:
-            raise ArchiveError(f"the {what} '{shown(name)}' lies deeper than {MAX_DEPTH} directories")
-    path = "/".join(parts)
+    path, parts = name, name.split("/")
+    if "" in parts or "." in parts:
+        parts = [part for part in parts if part and part != "."]
+        path = "/".join(parts)
+    if ".." in parts:
+        raise ArchiveError(f"the {what} '{shown(name)}' has '..' in its path", hint="the archive may be hostile; don't use it")
+    if len(parts) > MAX_DEPTH:
+        raise ArchiveError(f"the {what} '{shown(name)}' lies deeper than {MAX_DEPTH} directories")
     if len(path) > MAX_NAME_BYTES // 4:  # shorter ones can't have too many bytes
         if len(_bytes(path)) > MAX_PATH_BYTES:
             raise ArchiveError(f"the {what} '{shown(name)}' has a longer path than the kernel takes")

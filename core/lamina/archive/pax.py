@@ -3,6 +3,7 @@
 Sources: POSIX.1-2017 pax, "pax Extended Header"; GNU tar manual, "Storing Sparse Files"; star(1) and libarchive for xattrs.
 """
 
+from lamina.archive.paths import shown
 from lamina.archive.tarheader import MAX_SECONDS, Member, text
 from lamina.errors import ArchiveError
 
@@ -156,14 +157,23 @@ def check_extents(member: Member, where: str) -> None:
         raise ArchiveError(f"the sparse map {where} places {total} bytes, but {member.stored_bytes} are stored")
 
 
-def check_ranges(member: Member, where: str) -> None:
+_MAX_BYTES = 1 << 63
+_MAX_ID = 0xFFFFFFFF  # "leave it as it is" to chown(2)
+_MAX_NS = MAX_SECONDS * 1_000_000_000
+
+
+def check_ranges(member: Member) -> None:
     """Refuse numbers that no file can have: negative ones, owners beyond 32 bits, times beyond the kernel's."""
-    if member.size_bytes < 0 or member.stored_bytes < 0 or member.size_bytes >= 1 << 63 or member.stored_bytes >= 1 << 63:
-        raise ArchiveError(f"{where} has a size of {member.stored_bytes} bytes")
-    for what, value in (("uid", member.uid), ("gid", member.gid)):
-        if not 0 <= value < 0xFFFFFFFF:  # 2^32 - 1 is "leave it as it is" to chown(2)
-            raise ArchiveError(f"{where} has the {what} {value}")
-    if abs(member.mtime_ns) >= MAX_SECONDS * 1_000_000_000:
-        raise ArchiveError(f"{where} has a time that doesn't fit")
-    if not (0 <= member.major < 1 << 12 and 0 <= member.minor < 1 << 20):
-        raise ArchiveError(f"{where} has the device number {member.major}:{member.minor}")
+    if not (0 <= member.size_bytes < _MAX_BYTES and 0 <= member.stored_bytes < _MAX_BYTES):
+        wrong = f"a size of {member.stored_bytes} bytes"
+    elif not 0 <= member.uid < _MAX_ID:
+        wrong = f"the uid {member.uid}"
+    elif not 0 <= member.gid < _MAX_ID:
+        wrong = f"the gid {member.gid}"
+    elif not -_MAX_NS < member.mtime_ns < _MAX_NS:
+        wrong = "a time that doesn't fit"
+    elif not (0 <= member.major < 1 << 12 and 0 <= member.minor < 1 << 20):
+        wrong = f"the device number {member.major}:{member.minor}"
+    else:
+        return
+    raise ArchiveError(f"'{shown(member.name)}' at byte {member.position} has {wrong}")

@@ -1,10 +1,14 @@
-"""Reading ahead: a thread that fetches the next chunks of a stream while its reader works on the last one."""
+"""Reading ahead: a thread that fetches the next chunks of a stream while its reader works on the last one.
+
+The two hand chunks over by C's queues, and large ones: each time that one thread waits for the other or for the interpreter's lock
+costs as much as unpacking a few kilobytes.
+"""
 
 import queue
 import threading
 from collections.abc import Callable
 
-_AHEAD_CHUNKS = 16
+_AHEAD_BYTES = 4 << 20
 
 
 class ReadAhead:
@@ -13,7 +17,11 @@ class ReadAhead:
     def __init__(self, produce: Callable[[int], bytes], chunk_bytes: int) -> None:
         self._produce = produce
         self._chunk_bytes = chunk_bytes
-        self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD_CHUNKS)
+        self._chunks: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """One for each chunk that may be made before the reader takes one."""
+        for _ in range(max(2, _AHEAD_BYTES // chunk_bytes)):
+            self._free.put(None)
         self._stopped = threading.Event()
         self._rest = b""
         self._failed: BaseException | None = None
@@ -26,6 +34,7 @@ class ReadAhead:
             raise self._failed
         if not self._rest and not self._ended:
             item = self._chunks.get()
+            self._free.put(None)
             if isinstance(item, BaseException):
                 self._failed = item
                 raise item
@@ -40,17 +49,15 @@ class ReadAhead:
 
     def stop(self) -> None:
         self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                while True:
-                    self._chunks.get_nowait()
-            except queue.Empty:
-                pass
-            self._thread.join(0.01)
+        self._free.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
         try:
-            while not self._stopped.is_set():
+            while True:
+                self._free.get()
+                if self._stopped.is_set():
+                    return
                 data = self._produce(self._chunk_bytes)
                 self._chunks.put(data)
                 if not data:

@@ -21,7 +21,7 @@ from lamina.errors import ArchiveError
 from lamina.linux.fs import remove_tree
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CACHED = 64
+_CACHED = 1000  # a fourth of the descriptors that a process may have, if these are fewer
 _MAX_SYMLINKS = 40  # as the kernel's (path_resolution(7))
 
 
@@ -48,6 +48,8 @@ class Directory:
     mtime_ns: int
     plain: bool
     """New files inherit nothing from it: neither a group (setgid) nor an ACL."""
+    born: attributes.Born
+    """What new files have as soon as they are made."""
     brought: bool = False
 
     def close(self) -> None:
@@ -68,8 +70,12 @@ class Target:
         self._parent = parent
         self._parent_fd: int | None = None
         self._parent_asked = False
-        self._root = self._opened(os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "")
         self._cache: OrderedDict[str, Directory] = OrderedDict()
+        self._born = attributes.UNKNOWN
+        self._root = self._opened(os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "")
+        if self._root.plain:
+            self._born = attributes.born_in(into)
+            self.look_again("")
         self._aliases: dict[str, str] = {}
         self._below_path, self._below_fd = "", -1
         self.times: dict[str, int] = {}
@@ -82,6 +88,7 @@ class Target:
         """Real paths of directories in which the layers below show nothing any more."""
         self.copied_up: set[str] = set()
         """Real paths of what was only copied from below: on the way to a whiteout, or to be linked. Hidden, it must go."""
+        self._kept = min(_CACHED, max(16, os.sysconf("SC_OPEN_MAX") // 4))
         self.implied_mtime_ns = 0
         """The mtime of directories that must be made although the archive has no entry for them."""
 
@@ -228,19 +235,30 @@ class Target:
 
     def _opened(self, fd: int, path: str) -> Directory:
         found = os.fstat(fd)
-        plain = not found.st_mode & stat.S_ISGID
-        if plain:
-            try:
-                os.getxattr(fd, attributes.DEFAULT_ACL)
-                plain = False
-            except OSError:
-                pass  # it has none, or the file system knows no ACLs
-        return Directory(path=path, fd=fd, mtime_ns=found.st_mtime_ns, plain=plain)
+        plain, born = self._inherited(fd, found)
+        return Directory(path=path, fd=fd, mtime_ns=found.st_mtime_ns, plain=plain, born=born)
+
+    def _inherited(self, fd: int, found: os.stat_result) -> tuple[bool, attributes.Born]:
+        """Tell whether new files inherit nothing from a directory, and what they have."""
+        if found.st_mode & stat.S_ISGID:
+            return False, attributes.UNKNOWN
+        try:
+            os.getxattr(fd, attributes.DEFAULT_ACL)
+        except OSError:
+            # It has none, or the file system knows no ACLs. A mount with `grpid` gives a directory's group (ext4(5), xfs(5)).
+            return True, self._born if found.st_gid == self._born.gid else attributes.UNKNOWN
+        return False, attributes.UNKNOWN
+
+    def look_again(self, path: str) -> None:
+        """Learn what new files inherit from a directory whose owner or mode was changed."""
+        directory = self._cached(path)
+        if directory is not None:
+            directory.plain, directory.born = self._inherited(directory.fd, os.fstat(directory.fd))
 
     def _keep(self, fd: int, path: str) -> Directory:
         directory = self._opened(fd, path)
         self._cache[path] = directory
-        if len(self._cache) > _CACHED:
+        if len(self._cache) > self._kept:
             self._cache.popitem(last=False)
         return directory
 
@@ -306,9 +324,11 @@ class Target:
         self.touch(current)
         os.mkdir(part, 0o755, dir_fd=current.fd)
         fd = os.open(part, _OPEN_DIRECTORY, dir_fd=current.fd)
-        os.fchown(fd, 0, 0)
-        os.fchmod(fd, 0o755)
-        attributes.drop_inherited(fd, {})
+        if current.born.uid or current.born.gid or current.born.umask & 0o755:
+            os.fchown(fd, 0, 0)
+            os.fchmod(fd, 0o755)
+        if not current.plain:
+            attributes.drop_inherited(fd, {})
         made = self._keep(fd, path)
         self.times[path] = self.implied_mtime_ns
         return made

@@ -6,6 +6,7 @@ Sources: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Ta
 
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from lamina.errors import ArchiveError
 
@@ -48,6 +49,14 @@ def text(field_bytes: bytes) -> str:
 
 def number(field_bytes: bytes, what: str, position: int) -> int:
     """Read a number: octal digits between blanks and zeros, or GNU's base 256 with the first bit set."""
+    try:
+        return _value(field_bytes)
+    except ValueError:
+        raise ArchiveError(f"the tar header at byte {position} has the {what} {field_bytes!r}, which is no number") from None
+
+
+@lru_cache(4096)  # owners, modes and times are the same in most headers of an archive
+def _value(field_bytes: bytes) -> int:
     first = field_bytes[0]
     if first & 0x80:
         value = int.from_bytes(field_bytes, "big") & ((1 << (8 * len(field_bytes) - 1)) - 1)
@@ -57,12 +66,9 @@ def number(field_bytes: bytes, what: str, position: int) -> int:
     digits = field_bytes.split(b"\0", 1)[0].strip()
     if not digits:
         return 0
-    try:
-        if digits.isdigit():
-            return int(digits, 8)
-    except ValueError:
-        pass
-    raise ArchiveError(f"the tar header at byte {position} has the {what} {field_bytes!r}, which is no number")
+    if not digits.isdigit():  # int() takes more, such as `_`
+        raise ValueError(field_bytes)
+    return int(digits, 8)
 
 
 def parse(block: bytes, position: int) -> Member:

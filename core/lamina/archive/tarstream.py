@@ -11,7 +11,7 @@ from io import RawIOBase
 from typing import IO, cast
 
 from lamina.archive import pax
-from lamina.archive.compression import CHUNK_BYTES, Readable
+from lamina.archive.compression import CHUNK_BYTES, READ_BYTES, Readable
 from lamina.archive.paths import shown
 from lamina.archive.tarheader import BLOCK_BYTES, ZERO_BLOCK, Member, number, parse, text
 from lamina.errors import ArchiveError
@@ -21,6 +21,7 @@ MAX_PAX_BYTES = 1 << 20
 
 _HAS_DATA = frozenset([b"0", b"\0", b"7", b"S", b"D", b"V"])
 _HEADER_ONLY = frozenset([b"1", b"2", b"3", b"4", b"5", b"6"])
+_DESCRIBES_NEXT = frozenset([b"x", b"X", b"g", b"L", b"K"])
 
 
 class TarReader:
@@ -71,7 +72,7 @@ class TarReader:
                     f"the archive has more than {self._max_members} entries", hint="raise the limit if the archive is to be trusted"
                 )
             kind = member.type
-            if kind in {b"x", b"X", b"g", b"L", b"K"}:
+            if kind in _DESCRIBES_NEXT:
                 where = f"at byte {position}"
                 data = self._special(member, where)
                 pending = where
@@ -131,7 +132,7 @@ class TarReader:
         """Take the next chunk, once all of the last is used. False at the stream's end."""
         self._before += len(self._chunk)
         self._at = 0
-        self._chunk = self._stream.read(CHUNK_BYTES)
+        self._chunk = self._stream.read(READ_BYTES)
         return bool(self._chunk)
 
     def _block(self) -> bytes | None:
@@ -215,15 +216,17 @@ class TarReader:
         kind = member.type
         if kind not in _HAS_DATA and kind not in _HEADER_ONLY:
             raise ArchiveError(f"'{shown(member.name)}' at byte {member.position} is of the unknown type {kind!r}")
-        where = f"of '{shown(member.name)}' at byte {member.position}"
-        if self._globals:
-            pax.apply_records(member, self._globals, [], where)
-        if records or sparse:
-            pax.apply_records(member, records, sparse, where)
+        where = ""
+        if records or sparse or self._globals or kind == b"S":
+            where = f"of '{shown(member.name)}' at byte {member.position}"
+            if self._globals:
+                pax.apply_records(member, self._globals, [], where)
+            if records or sparse:
+                pax.apply_records(member, records, sparse, where)
         if kind in _HEADER_ONLY:
             member.size_bytes = member.stored_bytes = 0
             member.extents = None
-        pax.check_ranges(member, f"'{shown(member.name)}' at byte {member.position}")
+        pax.check_ranges(member)
         self._left = member.stored_bytes
         self._padding = -member.stored_bytes % BLOCK_BYTES
         self._member = member
@@ -232,7 +235,7 @@ class TarReader:
         elif member.extents is not None and records.get(b"GNU.sparse.major") == b"1":
             self._sparse_1_0(member, where)
         if member.extents is not None:
-            pax.check_ranges(member, f"'{shown(member.name)}' at byte {member.position}")
+            pax.check_ranges(member)
             pax.check_extents(member, where)
 
     def _old_sparse(self, member: Member, block: bytes, where: str) -> None:

@@ -57,9 +57,9 @@ def clone_file(source_fd: int, target_fd: int) -> bool:
     return True
 
 
-def open_unnamed(directory: str) -> int:
+def open_unnamed(directory: str, mode: int = 0o600) -> int:
     """Open a new file for reading and writing that has no name and is gone when it is closed (O_TMPFILE)."""
-    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
 
 
 def can_clone(directory: str) -> bool:

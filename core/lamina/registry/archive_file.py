@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import IO
 
 from lamina.archive.compression import CHUNK_BYTES, DETECT_BYTES, Compression, Decompressed, Readable, detect
+from lamina.archive.filerange import FileRange
 from lamina.archive.tarstream import TarReader
 from lamina.errors import ArchiveError, IntegrityError, LaminaError, NotFoundError, UsageError
 from lamina.model.image import MAX_DOCUMENT_BYTES
 from lamina.registry.places import STANDARD_STREAM
-from lamina.registry.writing import FileRange, NewFile
+from lamina.registry.writing import NewFile
 from lamina.store.archive_spool import MAX_MEMBERS, follow, is_file, link_target, member_paths
 from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, CopyingReader
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from lamina.archive.compression import CHUNK_BYTES, DETECT_BYTES, Compressed, Compression, Decompressed, Readable, Writable, detect
+from lamina.archive.filerange import FileRange
 from lamina.errors import ArchiveError, IntegrityError, NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.image import (
@@ -30,7 +31,7 @@ from lamina.model.reference import Reference
 from lamina.registry.archive_file import ArchiveFile, telling, what_archive
 from lamina.registry.places import Place
 from lamina.registry.transport import Document
-from lamina.registry.writing import FileRange, NewFile, blob_chunks, check_archive_path, naming, new_archive
+from lamina.registry.writing import NewFile, blob_chunks, check_archive_path, naming, new_archive
 from lamina.store.docker_archive import ArchiveEntry, no_images, read_entries
 from lamina.store.docker_archive_out import PlainImage, PlainLayer, write_docker_archive
 from lamina.store.layer_ingest import DEFAULT_MAX_BYTES

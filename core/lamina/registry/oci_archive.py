@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 
 from lamina.archive.compression import CHUNK_BYTES, Readable
+from lamina.archive.filerange import FileRange
 from lamina.errors import IntegrityError
 from lamina.model.digest import Digest
 from lamina.model.image import Descriptor, Index
@@ -20,7 +21,6 @@ from lamina.registry.oci_layout import added
 from lamina.registry.places import Place
 from lamina.registry.transport import Document
 from lamina.registry.writing import (
-    FileRange,
     NewFile,
     blob_chunks,
     check_archive_path,

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from lamina.archive.compression import Readable
+from lamina.archive.filerange import FileRange
 from lamina.dataclasses import replace
 from lamina.errors import ArchiveError, IntegrityError, NotFoundError, UsageError
 from lamina.model.digest import Digest
@@ -26,7 +27,7 @@ from lamina.registry.archive_file import ArchiveFile, telling, what_archive, wha
 from lamina.registry.oci_form import OciForm, sniffed
 from lamina.registry.places import Place
 from lamina.registry.transport import Document
-from lamina.registry.writing import FileRange, NewDirectory, Pending, is_empty, lock_directory, naming, sync_directory, write_file
+from lamina.registry.writing import NewDirectory, Pending, is_empty, lock_directory, naming, sync_directory, write_file
 from lamina.store.archive_spool import blob_path
 from lamina.store.content import LAYOUT_DOCUMENT
 from lamina.store.images import CONTAINERD_NAME, REF_NAME

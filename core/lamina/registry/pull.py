@@ -35,27 +35,17 @@ from lamina.registry.transport import Document
 from lamina.store.image_places import remember_blobs
 from lamina.store.images import LayerBlob
 from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, Budget, check_layer
-from lamina.store.layers import check_depth
+from lamina.store.layers import Unpacking, check_depth
 from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
-    from lamina.api.drivers import StorageDriver
     from lamina.api.types import LayerReader
     from lamina.model.reference import Reference
     from lamina.registry.transport import Source
     from lamina.store.content import Ingest
     from lamina.store.images import Image, ImageStore
-    from lamina.store.layers import LayerStore
 
 MAX_INDEX_DEPTH = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unpacking:
-    """Where the layers are unpacked on the way."""
-
-    layers: "LayerStore"
-    driver: "StorageDriver"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

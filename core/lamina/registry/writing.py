@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from lamina.archive.compression import CHUNK_BYTES, Readable
-from lamina.errors import ArchiveError, IntegrityError, LaminaError, NotFoundError, UsageError
+from lamina.errors import IntegrityError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import fsync_path
 from lamina.model.digest import Digest
 from lamina.model.image import Descriptor
@@ -105,23 +105,6 @@ class NewFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-class FileRange:
-    """A readable part of an open file. Several may be read at once; the descriptor is its owner's."""
-
-    def __init__(self, fd: int, start: int, size_bytes: int) -> None:
-        self._fd, self._at, self._end = fd, start, start + size_bytes
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Give the next bytes; `ArchiveError` if the file has become shorter."""
-        left = self._end - self._at
-        want = left if size < 0 else min(size, left)
-        data = os.pread(self._fd, want, self._at) if want else b""
-        if want and not data:
-            raise ArchiveError(f"the file ends {left} bytes too early: it was changed while it was read")
-        self._at += len(data)
-        return data
 
 
 def blob_chunks(descriptor: Descriptor, content: Readable) -> Iterator[bytes]:

@@ -4,19 +4,21 @@ What the parts mean is found out afterwards (`docker_archive.py`, `oci_archive.p
 last. Nothing of it is visible in the store before a loader has checked it all and commits.
 """
 
+import contextlib
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from lamina.archive.compression import DETECT_BYTES, Compression, Decompressed, Readable, detect
 from lamina.archive.tarheader import BLOCK_BYTES, Member
 from lamina.archive.tarstream import TarReader
+from lamina.dataclasses import dataclass, field
 from lamina.errors import ArchiveError, IntegrityError
 from lamina.model.digest import Digest
 from lamina.model.image import MAX_DOCUMENT_BYTES
 from lamina.store.content import Ingest
 from lamina.store.images import ImageStore, LayerBlob
-from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, Budget, CountedReader, IncomingLayer, Progress, check_layer, read_layer
+from lamina.store.layer_ingest import Budget, CountedReader, IncomingLayer, Progress, check_layer, read_layer
 
 MAX_MEMBERS = 100_000
 MAX_ALL_DOCUMENTS_BYTES = 64 << 20
@@ -33,6 +35,19 @@ class Spool:
     links: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, ArchiveError] = field(default_factory=dict)
     """Files that are no layer. An archive may hold what isn't an image's; an error only if an image wants it."""
+    documents_bytes: int = 0
+
+    def add_document(self, path: str, content: bytes) -> None:
+        """Keep a small file's bytes. Raise ArchiveError if all of them are too many."""
+        self.documents_bytes += len(content)
+        if self.documents_bytes > MAX_ALL_DOCUMENTS_BYTES:
+            raise ArchiveError(f"the archive has more than {MAX_ALL_DOCUMENTS_BYTES} bytes of JSON")
+        self.documents[path] = content
+
+    @property
+    def is_layout(self) -> bool:
+        """Whether it is in OCI's form."""
+        return self.document("index.json") is not None and self.document("oci-layout") is not None
 
     def document(self, path: str) -> bytes | None:
         """Give a small file's bytes, None if it isn't there."""
@@ -53,34 +68,53 @@ class Spool:
         return self.layers.get(path)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageParts:
+    """An image as an archive's documents state it: its configuration, and the path of the file that each layer is."""
+
+    config: bytes
+    layer_paths: list[str]
+
+
 def blob_path(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def read_archive(
-    stream: Readable, images: ImageStore, ingest: Ingest, *, max_bytes: int = DEFAULT_MAX_BYTES, progress: Progress | None = None
+    stream: Readable,
+    images: ImageStore,
+    ingest: Ingest,
+    *,
+    budget: Budget,
+    progress: Progress | None = None,
+    seek_bytes: int | None = None,
+    taken: Mapping[str, IncomingLayer] = MappingProxyType({}),
 ) -> Spool:
-    """Read a whole image archive, packed or not. Raise ArchiveError for anything in it that no image archive has."""
-    budget = Budget.of(max_bytes)
+    """Read a whole image archive, packed or not. Raise ArchiveError for anything in it that no image archive has.
+
+    `seek_bytes` is the size of one that may be sought in; `taken` has the layers that were read already, by their path.
+    """
     spool = Spool()
-    documents_bytes = 0
-    with Decompressed(CountedReader(stream, progress), limit_bytes=max_bytes, hashed=False) as plain:
-        reader = TarReader(plain, max_members=MAX_MEMBERS, require_end=False)
+    with contextlib.ExitStack() as stack:
+        plain: Readable = stream
+        if seek_bytes is None:
+            plain = stack.enter_context(Decompressed(CountedReader(stream, progress), limit_bytes=budget.max_bytes, hashed=False))
+        reader = TarReader(plain, max_members=MAX_MEMBERS, require_end=False, seek_bytes=seek_bytes)
         for path, member in member_paths(reader):
             target = link_target(path, member)
             if target is not None:
                 spool.links[path] = target
             elif is_file(member):
                 spool.links.pop(path, None)
+                if path in taken:
+                    spool.layers[path] = taken[path]
+                    continue
                 with reader.open() as data:
                     first = data.read(512)
-                    if _is_document(first, member.size_bytes):
-                        documents_bytes += member.size_bytes
-                        if documents_bytes > MAX_ALL_DOCUMENTS_BYTES:
-                            raise ArchiveError(f"the archive has more than {MAX_ALL_DOCUMENTS_BYTES} bytes of JSON")
-                        spool.documents[path] = first + data.read()
+                    if is_document(first, member.size_bytes):
+                        spool.add_document(path, first + data.read())
                     else:
-                        known = _known(images, path, first)
+                        known = known_layer(images, path, first)
                         try:
                             spool.layers[path] = read_layer(
                                 _Joined(first, data), ingest, budget=budget, known=known, check=check_layer
@@ -89,7 +123,8 @@ def read_archive(
                             if budget.left_bytes < 0:
                                 raise
                             spool.damaged[path] = error
-        plain.finish()
+        if isinstance(plain, Decompressed):
+            plain.finish()
     return spool
 
 
@@ -132,14 +167,14 @@ def _inside(path: str, name: str, link: str) -> str:
     return normal
 
 
-def _is_document(first: bytes, size_bytes: int) -> bool:
+def is_document(first: bytes, size_bytes: int) -> bool:
     """Tell JSON from a layer by its first bytes: a tar has a magic in its header, unless it is as old as 1988."""
     if size_bytes < BLOCK_BYTES and detect(first[:DETECT_BYTES]) is Compression.NONE:
         return True
     return size_bytes <= MAX_DOCUMENT_BYTES and first[:1] in {b"{", b"["} and first[257:262] != b"ustar"
 
 
-def _known(images: ImageStore, path: str, first: bytes) -> LayerBlob | None:
+def known_layer(images: ImageStore, path: str, first: bytes) -> LayerBlob | None:
     """Find the layer in the store when it comes unpacked and its file is named by its diff_id, as Docker, Podman and we do."""
     name = posixpath.basename(path).removesuffix(".tar")
     if len(name) != 64 or detect(first[:DETECT_BYTES]) is not Compression.NONE or not set(name) <= set("0123456789abcdef"):

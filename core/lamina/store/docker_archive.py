@@ -12,7 +12,7 @@ from lamina.model.digest import Digest
 from lamina.model.image import Fields, parse_document
 from lamina.model.image_config import ImageConfig
 from lamina.model.reference import Reference
-from lamina.store.archive_spool import Spool
+from lamina.store.archive_spool import ImageParts, Spool, follow
 from lamina.store.layer_ingest import IncomingLayer
 from lamina.store.oci_archive import ArchivedImage, check_diff_id, oci_manifest
 
@@ -23,6 +23,18 @@ def find_images(spool: Spool) -> list[ArchivedImage]:
     if content is None:
         raise no_images(has_repositories=spool.document("repositories") is not None)
     return [_image(spool, entry) for entry in read_entries(content)]
+
+
+def find_parts(spool: Spool) -> list[ImageParts]:
+    """Find which files the images are made of, without reading the layers. Raise ArchiveError."""
+    content = spool.document("manifest.json")
+    return [
+        ImageParts(
+            config=entry.check(spool.document(entry.config_path))[0],
+            layer_paths=[follow(spool.links, path) for path in entry.layer_paths],
+        )
+        for entry in (read_entries(content) if content is not None else [])
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

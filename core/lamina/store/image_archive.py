@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from lamina.archive.compression import Decompressed, Readable, Writable
+from lamina.archive.filerange import FileRange
 from lamina.errors import IntegrityError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.image import Descriptor, Index
 from lamina.model.reference import Reference
 from lamina.store import docker_archive, oci_archive
+from lamina.store.archive_plan import plan_archive
 from lamina.store.archive_spool import blob_path, read_archive
 from lamina.store.content import LAYOUT_DOCUMENT, ContentStore
 from lamina.store.docker_archive_out import PlainImage, PlainLayer, write_docker_archive
+from lamina.store.early_unpacking import EarlyUnpacking
 from lamina.store.images import Image, ImageStore, LayerBlob
-from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, Progress
+from lamina.store.layer_ingest import DEFAULT_MAX_BYTES, Budget, Progress
+from lamina.store.layers import Unpacking
 from lamina.store.tar_out import TarOut
 
 
@@ -29,17 +33,29 @@ class LoadedImage:
 
 
 def load(
-    images: ImageStore, stream: Readable, *, max_bytes: int = DEFAULT_MAX_BYTES, progress: Progress | None = None
+    images: ImageStore,
+    stream: Readable,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    progress: Progress | None = None,
+    unpacking: Unpacking | None = None,
 ) -> list[LoadedImage]:
     """Take in every image of an archive: Docker's or OCI's form, packed or not, from a file or a pipe.
 
     All is checked before the first image becomes visible. After an error nothing of the archive is left.
     """
+    early = EarlyUnpacking(images, unpacking) if unpacking is not None else None
     try:
         with images.ingest() as ingest:
-            spool = read_archive(stream, images, ingest, max_bytes=max_bytes, progress=progress)
-            is_layout = spool.document("index.json") is not None and spool.document("oci-layout") is not None
-            found = oci_archive.find_images(spool) if is_layout else docker_archive.find_images(spool)
+            plan = plan_archive(stream, max_bytes=max_bytes) if early is not None else None
+            budget = Budget.of(max_bytes)
+            if early is not None and plan is not None:
+                taken = early.run(plan, ingest, budget, progress)
+                source = FileRange(plan.fd, 0, plan.size_bytes)
+                spool = read_archive(source, images, ingest, budget=budget, seek_bytes=plan.size_bytes, taken=taken)
+            else:
+                spool = read_archive(stream, images, ingest, budget=budget, progress=progress)
+            found = oci_archive.find_images(spool) if spool.is_layout else docker_archive.find_images(spool)
             loaded = []
             for one in found:
                 image = images.find_whole(Digest.of(one.config))
@@ -50,8 +66,12 @@ def load(
                     layers = [layer.commit() for layer in one.layers]
                     image = images.add(ingest, manifest=one.manifest, config=one.config, layers=layers, names=one.names)
                 loaded.append(LoadedImage(image=image, names=tuple(one.names)))
-            return loaded
+        if early is not None:
+            early.end()
+        return loaded
     except BaseException:
+        if early is not None:
+            early.undo()
         images.delete_unreferenced_blobs(wait=False)
         raise
 

@@ -4,11 +4,12 @@ Not here: which image it belongs to, and its unpacking onto a driver. What comes
 digest stays what its maker said; anything else is packed with gzip at isal's level 1, which costs least for what it saves.
 """
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from lamina.archive.compression import CHUNK_BYTES, Compressed, Compression, Decompressed, Readable, Writable, detect
+from lamina.archive.compression import CHUNK_BYTES, READ_BYTES, Compressed, Compression, Decompressed, Readable, Writable, detect
 from lamina.archive.layer import LayerTar
 from lamina.dataclasses import dataclass
 from lamina.errors import ArchiveError, IntegrityError
@@ -136,6 +137,91 @@ class LayerWriter:
         return IncomingLayer(source_digest=layer.diff_id, source_bytes=layer.size_bytes, layer=layer, writer=self._blob)
 
 
+class LayerStream:
+    """A layer's tar as it comes, on its way into the store. Read it, then `finish`, which reads the rest; `close` in any case.
+
+    `known` is a layer of the store that this one should be: then an unpacked one is only hashed.
+    """
+
+    def __init__(
+        self, raw: Readable, ingest: Ingest, *, budget: Budget, known: LayerBlob | None = None, progress: Progress | None = None
+    ) -> None:
+        first = _read_first(raw)
+        compression = detect(first)
+        kept = compression in _MEDIA_TYPES
+        self._budget, self._known = budget, known
+        self._blob = ingest.writer() if kept else None
+        self._tee = _Tee(first, raw, self._blob)
+        self._plain = Decompressed(
+            self._tee, compression=compression, limit_bytes=budget.left_bytes, hash_packed=not kept, threaded=kept
+        )
+        self._packer = LayerWriter(ingest, progress=progress) if not kept and known is None else None
+        self._source: Readable = self._plain if self._packer is None else CopyingReader(self._plain, self._packer)
+        self._is_spent = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Give the next bytes of the tar."""
+        return self._source.read(size)
+
+    def finish(self) -> IncomingLayer:
+        """Read what is left and say what has come. IntegrityError says that it isn't the layer that was known."""
+        while self._source.read(READ_BYTES):
+            pass
+        self.close()
+        plain, blob = self._plain, self._blob
+        diff_id = Digest(plain.diff_id)
+        if self._packer is not None:
+            incoming = self._packer.finish()
+            incoming.source_digest, incoming.source_bytes = Digest(plain.digest), self._tee.size_bytes
+            return incoming
+        if blob is None:
+            assert self._known is not None
+            if diff_id != self._known.diff_id:
+                raise IntegrityError(f"a layer named {self._known.diff_id} has the digest {diff_id}")
+            return IncomingLayer(
+                source_digest=Digest(plain.digest), source_bytes=self._tee.size_bytes, layer=self._known, writer=None
+            )
+        blob.close()
+        layer = LayerBlob(
+            digest=blob.digest,
+            media_type=_MEDIA_TYPES[plain.compression],
+            stored_bytes=blob.size_bytes,
+            diff_id=diff_id,
+            size_bytes=plain.size_bytes,
+        )
+        return IncomingLayer(source_digest=blob.digest, source_bytes=blob.size_bytes, layer=layer, writer=blob)
+
+    def close(self) -> None:
+        """Count what was unpacked against the budget, and end the thread that unpacks."""
+        self._plain.close()
+        if not self._is_spent:
+            self._is_spent = True
+            self._budget.spend(self._plain.size_bytes)
+
+    def abort(self) -> None:
+        """Throw away what was kept of it."""
+        if self._packer is not None:
+            self._packer.close()
+        if self._blob is not None:
+            self._blob.abort()
+
+
+@contextlib.contextmanager
+def layer_stream(
+    raw: Readable, ingest: Ingest, *, budget: Budget, known: LayerBlob | None = None, progress: Progress | None = None
+) -> Iterator[LayerStream]:
+    """Read a layer, packed in any way or not at all; the block calls `finish`. After an error nothing of the layer is kept."""
+    stream = LayerStream(raw, ingest, budget=budget, known=known, progress=progress)
+    try:
+        try:
+            yield stream
+        finally:
+            stream.close()
+    except BaseException:
+        stream.abort()
+        raise
+
+
 def read_layer(
     raw: Readable,
     ingest: Ingest,
@@ -145,47 +231,14 @@ def read_layer(
     check: Callable[[Readable], None] | None = None,
     progress: Progress | None = None,
 ) -> IncomingLayer:
-    """Read a layer to its end, packed in any way or not at all.
+    """Read a layer to its end, as `layer_stream` does.
 
-    `known` is a layer of the store that this one should be: then an unpacked one is only hashed, and IntegrityError says that it
-    is another. `check` reads the tar and raises for what must not be in it; what it leaves unread is read afterwards.
+    `check` reads the tar and raises for what must not be in it; what it leaves unread is read afterwards.
     """
-    first = _read_first(raw)
-    compression = detect(first)
-    kept = compression in _MEDIA_TYPES
-    blob = ingest.writer() if kept else None
-    tee = _Tee(first, raw, blob)
-    plain = Decompressed(tee, compression=compression, limit_bytes=budget.left_bytes, threaded=kept)
-    packer = LayerWriter(ingest, progress=progress) if not kept and known is None else None
-    try:
-        try:
-            with plain:
-                _drain(plain, packer, check)
-        finally:
-            budget.spend(plain.size_bytes)
-        source_digest, source_bytes = Digest(plain.digest), tee.size_bytes
-        if packer is not None:
-            incoming = packer.finish()
-            incoming.source_digest, incoming.source_bytes = source_digest, source_bytes
-            return incoming
-    finally:
-        if packer is not None:
-            packer.close()
-    diff_id = Digest(plain.diff_id)
-    if blob is None:
-        assert known is not None
-        if diff_id != known.diff_id:
-            raise IntegrityError(f"a layer named {known.diff_id} has the digest {diff_id}")
-        return IncomingLayer(source_digest=source_digest, source_bytes=source_bytes, layer=known, writer=None)
-    blob.close()
-    layer = LayerBlob(
-        digest=blob.digest,
-        media_type=_MEDIA_TYPES[compression],
-        stored_bytes=blob.size_bytes,
-        diff_id=diff_id,
-        size_bytes=plain.size_bytes,
-    )
-    return IncomingLayer(source_digest=blob.digest, source_bytes=blob.size_bytes, layer=layer, writer=blob)
+    with layer_stream(raw, ingest, budget=budget, known=known, progress=progress) as stream:
+        if check is not None:
+            check(stream)
+        return stream.finish()
 
 
 def check_layer(stream: Readable) -> None:
@@ -208,15 +261,6 @@ def _read_first(raw: Readable) -> bytes:
     while len(first) < CHUNK_BYTES and (more := raw.read(CHUNK_BYTES - len(first))):
         first += more
     return first
-
-
-def _drain(plain: Decompressed, packer: LayerWriter | None, check: Callable[[Readable], None] | None) -> None:
-    """Read all of a stream, writing it to the packer on the way and letting `check` see it."""
-    source: Readable = plain if packer is None else CopyingReader(plain, packer)
-    if check is not None:
-        check(source)
-    while source.read(CHUNK_BYTES):
-        pass
 
 
 class _Tee:

@@ -24,6 +24,14 @@ from lamina.store.database import Database
 from lamina.store.operations import Operation, locked
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacking:
+    """Where an image's layers are unpacked while they come."""
+
+    layers: "LayerStore"
+    driver: StorageDriver
+
+
 class LayerGoneError(NotFoundError):
     """An image's layer, unpacked a moment ago, was discarded by another process before anything stood on it."""
 
@@ -128,8 +136,8 @@ class LayerStore:
             self._make(driver, key, parents, open_layer)
         except BaseException as error:
             try:
-                self.discard(driver, key)
-            except (OSError, LaminaError) as second:
+                self.discard(driver, key, half_made=True)
+            except (OSError, LaminaError, sqlite3.Error) as second:  # the last on a full disk
                 error.add_note(f"while cleaning up: {second}")
             raise
         with self.database.transaction() as tx:
@@ -223,13 +231,18 @@ class LayerStore:
         with self.database.transaction() as tx:
             tx.execute("UPDATE layers SET prepared_ns = ? WHERE driver = ? AND key = ?", (stamp, driver.name, key))
 
-    def discard(self, driver: StorageDriver, key: str) -> None:
-        """Take a layer away, whole or half made; it must not be mounted."""
-        with self.database.transaction() as tx:
-            row = tx.execute("SELECT key FROM layers WHERE driver = ? AND parent = ? LIMIT 1", (driver.name, key)).fetchone()
-            if row is not None:
-                raise ConflictError(f"layer '{key[:12]}' has others on top of it")
-            tx.execute("UPDATE layers SET state = 'discarding' WHERE driver = ? AND key = ?", (driver.name, key))
+    def discard(self, driver: StorageDriver, key: str, *, half_made: bool = False) -> None:
+        """Take a layer away, whole or half made; it must not be mounted.
+
+        `half_made` says that the caller was making it: its record calls it rubbish as it is, and a full disk takes no other one
+        before the bytes are gone.
+        """
+        if not half_made:
+            with self.database.transaction() as tx:
+                row = tx.execute("SELECT key FROM layers WHERE driver = ? AND parent = ? LIMIT 1", (driver.name, key)).fetchone()
+                if row is not None:
+                    raise ConflictError(f"layer '{key[:12]}' has others on top of it")
+                tx.execute("UPDATE layers SET state = 'discarding' WHERE driver = ? AND key = ?", (driver.name, key))
         if os.path.isdir(driver.home):
             self._leave_no_view(driver, key)
             driver.discard(key)

@@ -24,7 +24,7 @@ from lamina.model.image import (
 from lamina.model.image_config import ImageConfig
 from lamina.model.machine import machine_architecture
 from lamina.model.reference import Reference
-from lamina.store.archive_spool import Spool, blob_path
+from lamina.store.archive_spool import ImageParts, Spool, blob_path, follow
 from lamina.store.images import CONTAINERD_NAME, REF_NAME, LayerBlob
 from lamina.store.layer_ingest import IncomingLayer
 
@@ -43,18 +43,8 @@ class ArchivedImage:
 
 def find_images(spool: Spool) -> list[ArchivedImage]:
     """Find the images that the layout's `index.json` names. Raise ArchiveError or IntegrityError unless all are whole."""
-    content = spool.document("index.json")
-    layout = spool.document("oci-layout")
-    if content is None or layout is None:
-        raise ArchiveError("the archive has no OCI layout: 'index.json' or 'oci-layout' is missing")
-    layout_version = parse_document(layout, "oci-layout")
-    if not isinstance(layout_version, dict) or layout_version.get("imageLayoutVersion") != "1.0.0":
-        raise ArchiveError("the archive's OCI layout has another version than 1.0.0")
     found: dict[Digest, ArchivedImage] = {}
-    for descriptor in _of_this_machine(list(Index.from_bytes(content, "index.json").manifests)):
-        manifest = _manifest(spool, descriptor, depth=0)
-        if manifest is None:
-            continue
+    for descriptor, manifest in _manifests(spool):
         image = found.get(manifest.digest)
         if image is None:
             image = found[manifest.digest] = _image(spool, manifest)
@@ -64,6 +54,31 @@ def find_images(spool: Spool) -> list[ArchivedImage]:
     if not found:
         raise ArchiveError("the archive has no image")
     return list(found.values())
+
+
+def find_parts(spool: Spool) -> list[ImageParts]:
+    """Find which files the images are made of, without reading the layers. Raise ArchiveError or IntegrityError."""
+    found = {}
+    for _, descriptor in _manifests(spool):
+        _, manifest, config = _documents(spool, descriptor)
+        paths = [follow(spool.links, blob_path(one.digest)) for one in manifest.layers]
+        found[descriptor.digest] = ImageParts(config=config, layer_paths=paths)
+    return list(found.values())
+
+
+def _manifests(spool: Spool) -> Iterator[tuple[Descriptor, Descriptor]]:
+    """Give each descriptor of the index with that of the manifest that it leads to."""
+    content = spool.document("index.json")
+    layout = spool.document("oci-layout")
+    if content is None or layout is None:
+        raise ArchiveError("the archive has no OCI layout: 'index.json' or 'oci-layout' is missing")
+    layout_version = parse_document(layout, "oci-layout")
+    if not isinstance(layout_version, dict) or layout_version.get("imageLayoutVersion") != "1.0.0":
+        raise ArchiveError("the archive's OCI layout has another version than 1.0.0")
+    for descriptor in _of_this_machine(list(Index.from_bytes(content, "index.json").manifests)):
+        manifest = _manifest(spool, descriptor, depth=0)
+        if manifest is not None:
+            yield descriptor, manifest
 
 
 def _manifest(spool: Spool, descriptor: Descriptor, *, depth: int) -> Descriptor | None:
@@ -117,7 +132,8 @@ def name_of(descriptor: Descriptor) -> Reference | None:
     return None
 
 
-def _image(spool: Spool, descriptor: Descriptor) -> ArchivedImage:
+def _documents(spool: Spool, descriptor: Descriptor) -> tuple[bytes, Manifest, bytes]:
+    """Give an image's manifest, as bytes and read, and its configuration."""
     content = spool.blob_document(descriptor.digest, "manifest")
     if content is None:
         raise ArchiveError(f"the archive has no manifest {descriptor.digest}, which its index names")
@@ -132,6 +148,12 @@ def _image(spool: Spool, descriptor: Descriptor) -> ArchivedImage:
     diff_ids = ImageConfig.from_bytes(config).diff_ids
     if len(diff_ids) != len(manifest.layers):
         raise IntegrityError(f"the manifest has {len(manifest.layers)} layers, the configuration {len(diff_ids)}")
+    return content, manifest, config
+
+
+def _image(spool: Spool, descriptor: Descriptor) -> ArchivedImage:
+    content, manifest, config = _documents(spool, descriptor)
+    diff_ids = ImageConfig.from_bytes(config).diff_ids
     layers = [_layer(spool, one, diff_id) for one, diff_id in zip(manifest.layers, diff_ids, strict=True)]
     if any(one.digest != layer.layer.digest for one, layer in zip(manifest.layers, layers, strict=True)):
         content = oci_manifest(config, [layer.layer for layer in layers])

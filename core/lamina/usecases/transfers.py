@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from lamina.errors import LaminaError, NotFoundError, NotUsableError, UsageError
 from lamina.model.reference import Reference
 from lamina.store.images import Image
+from lamina.store.layers import Unpacking
 from lamina.usecases.context import Context
 
 if TYPE_CHECKING:
     from lamina.model.image import Platform
     from lamina.registry.client import Access
     from lamina.registry.places import Place
-    from lamina.registry.pull import Pulled, Unpacking
+    from lamina.registry.pull import Pulled
     from lamina.registry.push import Copied
     from lamina.registry.report import Report
     from lamina.registry.transport import Source
@@ -86,7 +87,7 @@ def _pull(
     from lamina.registry.report import tell_nobody
 
     pulled = pull(
-        source, context.images, names=names, run_dir=context.run_dir, platform=platform, unpacking=_unpacking(context),
+        source, context.images, names=names, run_dir=context.run_dir, platform=platform, unpacking=unpacking(context),
         report=report or tell_nobody,
     )  # fmt: skip
     if pulled.warning:
@@ -96,9 +97,8 @@ def _pull(
     return pulled
 
 
-def _unpacking(context: Context) -> "Unpacking | None":
-    from lamina.registry.pull import Unpacking
-
+def unpacking(context: Context) -> Unpacking | None:
+    """Say where what comes is unpacked; None without a driver that works here."""
     try:
         return Unpacking(layers=context.layers, driver=context.layers.usable_driver(context.default_driver))
     except (NotUsableError, NotFoundError):
