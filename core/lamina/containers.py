@@ -10,6 +10,7 @@ from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
     from lamina.engine import Engine
+    from lamina.model.confinement import Confinement
     from lamina.model.limits import Limits
     from lamina.model.network import EndpointRequest, PortMapping
     from lamina.model.supervision import Supervision
@@ -55,6 +56,7 @@ class ContainersAPI:
         storage_options: Mapping[str, str] | None = None,
         limits: "Limits | None" = None,
         supervision: "Supervision | None" = None,
+        confinement: "Confinement | None" = None,
         pull: str = "",
     ) -> ContainerHandle:
         """Create a container; it is started with `start`.
@@ -94,6 +96,7 @@ class ContainersAPI:
             storage_options=dict(storage_options or {}),
             limits=limits,
             supervision=supervision,
+            confinement=confinement,
         )
         return self.create_from(config, name=name, driver=driver, pull=pull)
 

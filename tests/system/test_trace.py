@@ -113,7 +113,7 @@ def test_a_command_that_isnt_there_shows_the_failing_call_and_is_127(lamina: Lam
     done = lamina.result("run", "--rm", "--trace=json", "--trace-file", str(path), "base", "/not/there")
     assert done.returncode == 127
     found = rows(path)
-    assert [row["name"] for row in found if row["kind"] == "step" and row["process"] == "container"][-1] == "execute"
+    assert [row["name"] for row in found if row["kind"] == "step" and row["process"] == "container"][-1] == "find program"
     assert "remove the container" in [row["name"] for row in found]
 
 

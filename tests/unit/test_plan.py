@@ -9,11 +9,9 @@ from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import mount_steps as ms
 from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
+from lamina.runtime.confinement import ALL_CAPABILITIES, DEFAULT_CAPABILITIES, MASKED_PATHS, READ_ONLY_PATHS, Confined
 from lamina.runtime.plan import (
-    DEFAULT_CAPABILITIES,
     DEFAULT_PATH,
-    MASKED_PATHS,
-    READ_ONLY_PATHS,
     PlannedMount,
     command_environment,
     plan,
@@ -25,11 +23,15 @@ CONFIG = ContainerConfig(image="busybox", command=("echo", "hi"), env=("A=1",))
 NEW = Attachment(namespace=NetworkNamespace.NEW)
 HOST = Attachment(namespace=NetworkNamespace.HOST)
 FILES = [("/c/hostname", "/etc/hostname"), ("/c/hosts", "/etc/hosts"), ("/c/resolv.conf", "/etc/resolv.conf")]
+CONFINED = Confined(capabilities=DEFAULT_CAPABILITIES, seccomp=b"12345678", has_system_paths=False)
 SAFE = lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC
 
 
-def planned(config: ContainerConfig = CONFIG, attachment: Attachment = NEW, mounts: tuple[PlannedMount, ...] = ()) -> list[st.Step]:
-    return plan(root="/union", config=config, container_id=ID, attachment=attachment, mounts=mounts, files=FILES)
+def planned(
+    config: ContainerConfig = CONFIG, attachment: Attachment = NEW, mounts: tuple[PlannedMount, ...] = (), *,
+    confined: Confined = CONFINED,
+) -> list[st.Step]:  # fmt: skip
+    return plan(root="/union", config=config, container_id=ID, attachment=attachment, mounts=mounts, files=FILES, confined=confined)
 
 
 def bound(target: str, source: str = "/host", **more: bool) -> PlannedMount:
@@ -73,7 +75,10 @@ def test_the_whole_plan_of_a_container_with_a_volume():
         st.SetHostname(hostname="0123456789ab"),
         ps.FindUser(user="", environment=environment),
         ps.WorkingDirectory(path="/", makes=True),
-        ps.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
+        ps.NewSessionKeyring(),
+        ps.BecomeUser(capabilities=DEFAULT_CAPABILITIES),
+        ps.FindProgram(name_of_program="echo", environment=environment),
+        ps.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES, seccomp=b"12345678", no_new_privileges=False),
         ps.Execute(arguments=("echo", "hi"), environment=environment, init=False),
     ]  # fmt: skip
 
@@ -86,7 +91,21 @@ def test_volumes_are_bound_when_the_root_is_ready_and_before_it_is_pivoted_to():
 
 
 def test_privileges_go_after_the_last_mount_and_right_before_the_command():
-    assert names(planned())[-2:] == ["LimitPrivileges", "Execute"]
+    assert names(planned())[-4:] == ["BecomeUser", "FindProgram", "LimitPrivileges", "Execute"]
+
+
+def test_a_privileged_container_hides_nothing_of_the_kernels():
+    steps = planned(confined=Confined(is_privileged=True))
+    assert not {"MaskPaths", "ReadOnlyPaths"} & set(names(steps))
+    (sys,) = [step for step in steps if isinstance(step, ms.MountInRoot) and step.target == "/sys"]
+    assert not sys.flags & lm.MS_RDONLY
+    assert steps[-2] == ps.LimitPrivileges(capabilities=ALL_CAPABILITIES, seccomp=None, no_new_privileges=False)
+
+
+def test_labels_are_said_before_the_process_is_the_user_and_only_if_there_are_any():
+    found = names(planned(confined=Confined(apparmor="mine")))
+    assert found[found.index("LabelProgram") + 1] == "BecomeUser"
+    assert "LabelProgram" not in names(planned())
 
 
 def test_the_hosts_network_leaves_the_net_namespace_out():
@@ -167,9 +186,12 @@ def test_the_environment_is_the_usual_then_the_terminals_then_the_containers():
 def test_a_second_process_enters_by_setns_and_mounts_nothing():
     steps = plan_entering(
         pid=42, container_id=ID, config=replace(CONFIG, user="app", working_dir="/w"), arguments=["ls"], environment=["B=2"],
-        user="", working_dir="", tty=True,
+        user="", working_dir="", tty=True, confined=CONFINED,
     )  # fmt: skip
-    assert names(steps) == ["JoinNamespaces", "OpenTerminal", "FindUser", "WorkingDirectory", "LimitPrivileges", "Execute"]
+    assert names(steps) == [
+        "JoinNamespaces", "OpenTerminal", "FindUser", "WorkingDirectory", "NewSessionKeyring", "BecomeUser", "FindProgram",
+        "LimitPrivileges", "Execute",
+    ]  # fmt: skip
     assert steps[0] == st.JoinNamespaces(pid=42, kinds=("mnt", "uts", "ipc", "net"))
     assert (steps[2].user, steps[3].path, steps[3].makes) == ("app", "/w", False)
     assert steps[-1].environment[-3:] == ["A=1", "TERM=xterm", "B=2"]
@@ -178,7 +200,7 @@ def test_a_second_process_enters_by_setns_and_mounts_nothing():
 def test_what_is_said_at_an_exec_wins_over_the_containers_own():
     steps = plan_entering(
         pid=42, container_id=ID, config=replace(CONFIG, user="app", working_dir="/w"), arguments=["ls"], environment=["A=2"],
-        user="0", working_dir="/x", tty=False,
+        user="0", working_dir="/x", tty=False, confined=CONFINED,
     )  # fmt: skip
     assert (steps[1].user, steps[2].path) == ("0", "/x")
     assert "A=2" in steps[-1].environment

@@ -41,7 +41,15 @@ DESCRIPTIONS = [
     (ps.FindUser(user="app:staff", environment=[]), "id app:staff"),
     (ps.WorkingDirectory(path="/w", makes=True), "mkdir -p /w && cd /w"),
     (ps.WorkingDirectory(path="/w", makes=False), "cd /w"),
-    (ps.LimitPrivileges(capabilities=(0, 7)), "capsh --drop=all but cap_chown,cap_setuid"),
+    (ps.NewSessionKeyring(), "keyctl new_session"),
+    (ps.LabelProgram(apparmor="mine", selinux="a:b:c:s0"), "aa-exec --profile=mine; runcon a:b:c:s0"),
+    (ps.BecomeUser(capabilities=(0, 7)), "capsh --drop=all but cap_chown,cap_setuid"),
+    (ps.FindProgram(name_of_program="echo", environment=[]), "command -v echo"),
+    (ps.LimitPrivileges(capabilities=(), seccomp=None, no_new_privileges=False), "capset"),
+    (
+        ps.LimitPrivileges(capabilities=(), seccomp=bytes(16), no_new_privileges=True),
+        "setpriv --no-new-privs; seccomp: 2 instructions; capset",
+    ),
     (ps.Execute(arguments=("echo", "hi"), environment=[], init=False), "exec echo hi"),
 ]
 

@@ -106,7 +106,7 @@ def read_env(env: Sequence[str], env_files: Sequence[str]) -> tuple[str, ...]:
     """Read `--env-file` and `--env`, the latter last so that it wins; a name alone takes our own value, if we have one."""
     found: list[str] = []
     for path in env_files:
-        found += parse_env_file(_read_text(path), os.environ, name=path)
+        found += parse_env_file(read_text(path), os.environ, name=path)
     for text in env:
         name, equals, _value = text.partition("=")
         if not name:
@@ -119,7 +119,7 @@ def read_env(env: Sequence[str], env_files: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read_labels(labels: Sequence[str], label_files: Sequence[str]) -> dict[str, str]:
-    lines = [line.strip() for path in label_files for line in _read_text(path).splitlines()]
+    lines = [line.strip() for path in label_files for line in read_text(path).splitlines()]
     read: dict[str, str] = {}
     for text in (*(line for line in lines if line and not line.startswith("#")), *labels):
         name, _, value = text.partition("=")
@@ -140,7 +140,8 @@ def _read_storage_option(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """Read a file that an option names. Raises `UsageError`."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()

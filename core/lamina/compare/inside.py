@@ -16,7 +16,7 @@ from typing import Any
 
 from lamina.errors import LaminaError
 from lamina.linux import namespace, process
-from lamina.runtime.process_steps import Execute
+from lamina.runtime.process_steps import Execute, FindProgram
 from lamina.runtime.steps import JoinNamespaces, Place, Step
 
 TIMEOUT_S = 60.0
@@ -46,7 +46,8 @@ def run_inside(
     With `privileged` only the namespaces are entered and no capability is dropped. Raises `LaminaError` if nothing comes back in
     time; the process is dead then.
     """
-    wanted = [step for step in steps if not isinstance(step, Execute) and (not privileged or isinstance(step, JoinNamespaces))]
+    kinds = (JoinNamespaces,) if privileged else (Step,)
+    wanted = [step for step in steps if isinstance(step, kinds) and not isinstance(step, (FindProgram, Execute))]
     reading_fd, writing_fd = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:

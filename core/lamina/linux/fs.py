@@ -25,13 +25,15 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
+def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0, *, resolve: int = 0) -> int:
     """Open a path as a process whose root is `root_fd` would: symlinks and `..` can't lead out of it (RESOLVE_IN_ROOT).
+
+    `resolve` are more of the RESOLVE_* flags.
 
     Magic links (/proc/PID/fd/N) are refused with ELOOP. EAGAIN, by which the kernel says that something was renamed meanwhile, is
     tried again.
     """
-    return openat2(root_fd, path or ".", flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode)
+    return openat2(root_fd, path or ".", flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve, mode)
 
 
 def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:

@@ -53,6 +53,8 @@ SYS_FSMOUNT = 432
 SYS_PIDFD_OPEN = 434
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
+SYS_SECCOMP = {"x86_64": 317}.get(os.uname().machine, 277)  # the others by asm-generic/unistd.h
+SYS_KEYCTL = {"x86_64": 250}.get(os.uname().machine, 219)
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}.get(os.uname().machine, 41)
 SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(os.uname().machine, 280)
 

@@ -1,10 +1,14 @@
-"""Processes: pidfds, prctl, capabilities, who is alive. Sources: pidfd_open(2), prctl(2), capabilities(7), proc_pid_stat(5)."""
+"""Processes: pidfds, prctl, capabilities, seccomp, keyrings, who is alive.
+
+Sources: pidfd_open(2), prctl(2), capabilities(7), seccomp(2), keyctl(2), proc_pid_stat(5).
+"""
 
 import ctypes
+import errno
 import os
 
 from lamina.linux import libc as c_library
-from lamina.linux.libc import failed, libc
+from lamina.linux.libc import SYS_KEYCTL, SYS_SECCOMP, c_uint, failed, libc, syscall
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -24,6 +28,7 @@ CAPABILITIES = (
     "PERFMON", "BPF", "CHECKPOINT_RESTORE",
 )  # fmt: skip
 """Names without CAP_, each at its number (capabilities(7))."""
+CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN = 2, 21
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> None:
@@ -59,16 +64,46 @@ def drop_bounding_set(keep: frozenset[int]) -> None:
             libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL: a capability that this kernel doesn't know
 
 
-def set_capabilities(permitted: frozenset[int], *, effective: bool = True) -> None:
-    """Keep only these capabilities (permitted and, if asked, effective); inheritable and ambient become empty."""
-    bits = sum(1 << number for number in permitted)
+def set_capabilities(permitted: frozenset[int], effective: frozenset[int] | None = None) -> None:
+    """Keep only these capabilities, effective too unless those are others; inheritable and ambient become empty."""
+    kept = sum(1 << number for number in permitted)
+    used = kept if effective is None else sum(1 << number for number in effective)
     header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
-    for index, word in enumerate((bits & 0xFFFFFFFF, bits >> 32)):
-        data[index].permitted = word
-        data[index].effective = word if effective else 0
+    for index, shift in enumerate((0, 32)):
+        data[index].permitted = kept >> shift & 0xFFFFFFFF
+        data[index].effective = used >> shift & 0xFFFFFFFF
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     if libc.capset(ctypes.byref(header), ctypes.byref(data)) < 0:
         raise failed("capset")
+
+
+SECCOMP_SET_MODE_FILTER = 1
+KEYCTL_JOIN_SESSION_KEYRING = 1
+_INSTRUCTION_BYTES = 8
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def set_filter(program: bytes) -> None:
+    """Let a program of classic BPF (an array of struct sock_filter) decide of each system call from here on, for good.
+
+    Needs CAP_SYS_ADMIN in the process's user namespace, or no_new_privs.
+    """
+    if not program or len(program) % _INSTRUCTION_BYTES:
+        raise OSError(errno.EINVAL, "seccomp: not an array of instructions")
+    described = _Program(len(program) // _INSTRUCTION_BYTES, program)
+    if syscall(SYS_SECCOMP, c_uint(SECCOMP_SET_MODE_FILTER), c_uint(0), ctypes.byref(described)) < 0:
+        raise failed("seccomp")
+
+
+def new_session_keyring() -> None:
+    """Leave the session keyring for a new one without a name, which nobody else can join; nothing where keys are not to be had."""
+    if syscall(SYS_KEYCTL, ctypes.c_int(KEYCTL_JOIN_SESSION_KEYRING), ctypes.c_void_p(None)) < 0:
+        error = failed("keyctl")
+        if error.errno not in {errno.ENOSYS, errno.EPERM}:  # no CONFIG_KEYS; a sandbox around the engine, so around this as well
+            raise error
 
 
 def start_time(pid: int) -> int | None:

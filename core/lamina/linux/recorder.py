@@ -34,6 +34,7 @@ _NEW_CALLS = {
     c_library.SYS_OPEN_TREE: "open_tree", c_library.SYS_MOVE_MOUNT: "move_mount", c_library.SYS_FSOPEN: "fsopen",
     c_library.SYS_FSCONFIG: "fsconfig", c_library.SYS_FSMOUNT: "fsmount", c_library.SYS_MOUNT_SETATTR: "mount_setattr",
     c_library.SYS_PIVOT_ROOT: "pivot_root", c_library.SYS_PIDFD_SEND_SIGNAL: "pidfd_send_signal",
+    c_library.SYS_SECCOMP: "seccomp", c_library.SYS_KEYCTL: "keyctl",
 }  # fmt: skip
 _LIBC_CALLS = ("mount", "umount2", "unshare", "setns", "sethostname", "prctl", "capset")
 _IOCTLS = {
@@ -69,7 +70,15 @@ _WORDS: dict[tuple[str, int], tuple[tuple[int, str], ...]] = {
     ("umount2", 1): ((2, "MNT_DETACH"), (8, "UMOUNT_NOFOLLOW")),
 }  # fmt: skip
 """Bits by name: of which call, which argument."""
-_PRCTLS = {4: "PR_SET_DUMPABLE", 15: "PR_SET_NAME", 24: "PR_CAPBSET_DROP", 36: "PR_SET_CHILD_SUBREAPER", 47: "PR_CAP_AMBIENT"}
+_PRCTLS = {
+    4: "PR_SET_DUMPABLE",
+    8: "PR_SET_KEEPCAPS",
+    15: "PR_SET_NAME",
+    24: "PR_CAPBSET_DROP",
+    36: "PR_SET_CHILD_SUBREAPER",
+    38: "PR_SET_NO_NEW_PRIVS",
+    47: "PR_CAP_AMBIENT",
+}
 
 
 class Recorder:

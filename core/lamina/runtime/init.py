@@ -11,7 +11,7 @@ import signal
 from collections.abc import Sequence
 
 from lamina.linux import libc, process
-from lamina.runtime.process_steps import Execute, OpenTerminal
+from lamina.runtime.process_steps import Execute, FindProgram, LimitPrivileges, OpenTerminal
 from lamina.runtime.steps import Place, Step
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -36,7 +36,6 @@ def run(
     try:
         if listener is not None:
             listener.enters("container")
-        process.prctl(process.PR_SET_DUMPABLE, 0)  # /proc/PID/exe is the engine's own interpreter until execve (CVE-2019-5736)
         os.setsid()
         os.umask(0o022)
         for number, fd in enumerate(stdio):
@@ -47,14 +46,15 @@ def run(
         place.terminal_size = terminal_size
         waited = False
         for step in steps:
-            if isinstance(step, Execute):
+            if not waited and isinstance(step, (LimitPrivileges, Execute)):  # from there on as few system calls as can be
                 _wait_for_go(report_fd, go_fd, place.made)
                 waited = True
                 if console_fd >= 0:
                     os.close(console_fd)
-                if step.init:
-                    _be_init(report_fd)
                 _reset_signals()
+            if isinstance(step, Execute) and step.init:
+                _be_init(report_fd)
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
             if listener is not None:
                 listener.begins(step.name, step.describe)
             step.apply(place)
@@ -97,9 +97,9 @@ def _report(report_fd: int, error: BaseException, step: Step | None) -> None:
     if isinstance(name, bytes):
         name = os.fsdecode(name)
     code = 125
-    if isinstance(step, Execute):
+    if isinstance(step, (FindProgram, Execute)):
         code = NOT_FOUND if number in {errno.ENOENT, errno.ENOTDIR} else NOT_EXECUTABLE
-        name = step.arguments[0]
+        name = step.name_of_program if isinstance(step, FindProgram) else step.arguments[0]
     report = "\0".join(
         ["error", str(code), str(number), step.name if step is not None else "begin", message + (f": '{name}'" if name else "")]
     )

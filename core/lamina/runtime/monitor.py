@@ -148,6 +148,9 @@ class _Monitor:
                 namespace.setns(entered.fileno(), namespace.CLONE_NEWPID)
         else:
             namespace.unshare(namespace.CLONE_NEWPID)
+        process.prctl(
+            process.PR_SET_DUMPABLE, 0
+        )  # for the child: its /proc/PID/exe is our interpreter until execve (CVE-2019-5736)
         self.pid = os.fork()
         if self.pid == 0:
             stdio = (

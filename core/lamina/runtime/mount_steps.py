@@ -1,7 +1,8 @@
 """Steps that make what the container sees: the root, what is mounted in it, what is hidden of it. Like `steps.py`, in every way."""
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lamina.linux import mount as lm
 from lamina.linux.fs import open_in_root
@@ -48,7 +49,7 @@ class MountInRoot(Step):
         return f"mount -t {self.type} {'-o ' + ','.join(words) + ' ' if words else ''}{self.type} $ROOT{self.target}"
 
     def apply(self, place: Place) -> None:
-        target_fd = place.mountpoint(self.target, directory=True, remember=self.type != "tmpfs" or self.target == "/dev")
+        target_fd = self._mountpoint(place)
         try:
             fd = lm.fsmount(self.type, self.options, flags=self.flags, source=self.type)
             lm.move_mount(fd, target_fd=target_fd)
@@ -58,6 +59,22 @@ class MountInRoot(Step):
             place.dev_fd = fd
         else:
             os.close(fd)
+
+    def _mountpoint(self, place: Place) -> int:
+        """Open where to mount. What the kernel has for /proc, /sys and /dev must be there, for the masks and for the container.
+
+        CVE-2019-16884, CVE-2023-27561, CVE-2026-41579 in other engines.
+        """
+        if self.target not in {"/proc", "/sys", "/dev"}:
+            target_fd = place.mountpoint(self.target, directory=True, remember=self.type != "tmpfs")
+            place.refuse_inside_proc(target_fd)
+            return target_fd
+        try:
+            return place.mountpoint(self.target, directory=True, remember=True, follow=False)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                raise OSError(error.errno, "the image has no directory there, but a symlink or a file", self.target) from None
+            raise
 
 
 _FLAG_NAMES = (
@@ -120,15 +137,27 @@ class MaskPaths(Step):
         return "; ".join(f"mount --bind $ROOT/dev/null $ROOT{path}" for path in self.paths)
 
     def apply(self, place: Place) -> None:
-        for target_fd in _opened(place, self.paths):
-            if os.stat(f"/proc/self/fd/{target_fd}").st_mode & 0o170000 == 0o040000:
-                fd = lm.fsmount("tmpfs", (("size", "0"), ("nr_inodes", "1")), flags=lm.MS_RDONLY)
-            else:
-                fd = lm.open_tree("null", dir_fd=place.dev_fd, follow=False)
-            try:
-                lm.move_mount(fd, target_fd=target_fd)
-            finally:
-                os.close(fd)
+        null_fd = os.open("null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.dev_fd)
+        empty_fd = -1
+        try:
+            found = os.fstat(null_fd)
+            if found.st_mode & 0o170000 != 0o020000 or found.st_rdev != os.makedev(1, 3):  # CVE-2025-31133 in other engines
+                raise OSError(errno.ENODEV, "is not the null device", "/dev/null")
+            for target_fd in _opened(place, self.paths):
+                cover_fd = null_fd
+                if os.stat(f"/proc/self/fd/{target_fd}").st_mode & 0o170000 == 0o040000:
+                    if empty_fd < 0:
+                        empty_fd = lm.fsmount("tmpfs", (("size", "0"), ("nr_inodes", "1")), flags=lm.MS_RDONLY)
+                    cover_fd = empty_fd
+                fd = lm.open_tree("", dir_fd=cover_fd)
+                try:
+                    lm.move_mount(fd, target_fd=target_fd)
+                finally:
+                    os.close(fd)
+        finally:
+            os.close(null_fd)
+            if empty_fd >= 0:
+                os.close(empty_fd)
 
 
 class ReadOnlyPaths(Step):
@@ -150,9 +179,13 @@ class ReadOnlyPaths(Step):
                 os.close(tree)
 
 
-def _opened(place: Place, paths: tuple[str, ...]) -> Iterator[int]:
+def _opened(place: Place, paths: Iterable[str]) -> Iterator[int]:
     """Open each of the paths that this kernel has, in the root; the descriptor is closed when the next is asked for."""
     for path in paths:
+        before, star, after = path.partition("*")
+        if star:
+            yield from _opened(place, [before + name + after for name in _names(place, before)])
+            continue
         try:
             fd = open_in_root(place.root_fd, path, os.O_PATH)
         except (FileNotFoundError, NotADirectoryError):
@@ -161,6 +194,17 @@ def _opened(place: Place, paths: tuple[str, ...]) -> Iterator[int]:
             yield fd
         finally:
             os.close(fd)
+
+
+def _names(place: Place, path: str) -> list[str]:
+    try:
+        fd = open_in_root(place.root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 class ReadOnlyRoot(Step):

@@ -1,7 +1,7 @@
 """The plan: every step from a fresh process to the command, for one container, as a list.
 
 Pure: values in, values out. `run --trace` prints it, tests compare it without root, and `init.py` carries it out.
-Defaults are Docker's: its mounts, masked and read-only paths, and capabilities (moby: oci/defaults.go, oci/caps/defaults.go).
+The mounts are Docker's (moby: oci/defaults.go); what else confines a container is in `confinement.py`.
 """
 
 from collections.abc import Sequence
@@ -9,29 +9,15 @@ from collections.abc import Sequence
 from lamina.api.types import Attachment, NetworkNamespace
 from lamina.dataclasses import dataclass
 from lamina.linux import mount as lm
-from lamina.linux.process import CAPABILITIES
 from lamina.model.container import ContainerConfig, merge_env
 from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import mount_steps as ms
 from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
 from lamina.runtime.cgroup_steps import EnterCgroup, ShowCgroup
+from lamina.runtime.confinement import MASKED_PATHS, READ_ONLY_PATHS, Confined
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-DEFAULT_CAPABILITIES = tuple(
-    CAPABILITIES.index(name)
-    for name in (
-        "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW",
-        "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP",
-    )
-)  # fmt: skip
-
-MASKED_PATHS = (
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap",
-)  # fmt: skip
-READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _SAFE = lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC
 
@@ -48,7 +34,7 @@ class PlannedMount:
 
 def plan(
     *, root: str, config: ContainerConfig, container_id: str, attachment: Attachment, mounts: Sequence[PlannedMount],
-    files: Sequence[tuple[str, str]], cgroup: tuple[tuple[str, str], ...] = (),
+    files: Sequence[tuple[str, str]], confined: Confined, cgroup: tuple[tuple[str, str], ...] = (),
     devices: tuple[tuple[str, int, int, int, int], ...] = (),
 ) -> list[st.Step]:  # fmt: skip
     """List the steps. `root` is where the union is mounted; `files` are (host path, target) of hosts, hostname and resolv.conf.
@@ -65,10 +51,9 @@ def plan(
     elif attachment.namespace is NetworkNamespace.NEW and attachment.loopback:
         steps.append(st.LoopbackUp())
     steps += [ms.PrivateMounts(), ms.NewRoot(path=root)]
-    steps += kernel_mounts()
+    steps += kernel_mounts(privileged=confined.is_privileged)
     if cgroup:
-        privileged = config.confinement is not None and config.confinement.privileged
-        steps.append(ShowCgroup(shown=cgroup, read_only=not privileged))
+        steps.append(ShowCgroup(shown=cgroup, read_only=not confined.is_privileged))
     if devices:
         from lamina.runtime.device_steps import MakeDevices
 
@@ -80,7 +65,8 @@ def plan(
         if target not in taken
     ]
     steps += [_user_mount(mount) for mount in sorted(mounts, key=lambda mount: mount.target.count("/"))]
-    steps += [ms.MaskPaths(paths=MASKED_PATHS), ms.ReadOnlyPaths(paths=READ_ONLY_PATHS)]
+    if not confined.has_system_paths:
+        steps += [ms.MaskPaths(paths=MASKED_PATHS), ms.ReadOnlyPaths(paths=READ_ONLY_PATHS)]
     if config.read_only:
         steps.append(ms.ReadOnlyRoot())
     steps += [ms.PivotRoot(path=root), st.SetHostname(hostname=config.hostname or container_id[:12])]
@@ -93,13 +79,14 @@ def plan(
         makes_working_dir=True,
         init=config.init,
         environment=command_environment(config, container_id),
+        confined=confined,
     )
     return steps
 
 
 def plan_entering(
     *, pid: int, container_id: str, config: ContainerConfig, arguments: Sequence[str], environment: Sequence[str], user: str,
-    working_dir: str, tty: bool, cgroup: tuple[tuple[str, str], ...] = (),
+    working_dir: str, tty: bool, confined: Confined, cgroup: tuple[tuple[str, str], ...] = (),
 ) -> list[st.Step]:  # fmt: skip
     """List the steps of a second process that enters a running container (`exec`); its PID namespace is entered by its parent."""
     steps = [*_entering(cgroup), st.JoinNamespaces(pid=pid, kinds=("mnt", "uts", "ipc", "net"))]
@@ -113,6 +100,7 @@ def plan_entering(
         makes_working_dir=False,
         init=False,
         environment=merged,
+        confined=confined,
     )
 
 
@@ -127,19 +115,29 @@ def command_environment(config: ContainerConfig, container_id: str) -> tuple[str
 
 
 def _command(
-    *, user: str, working_dir: str, makes_working_dir: bool, arguments: tuple[str, ...], environment: Sequence[str], init: bool
-) -> list[st.Step]:
+    *, user: str, working_dir: str, makes_working_dir: bool, arguments: tuple[str, ...], environment: Sequence[str], init: bool,
+    confined: Confined,
+) -> list[st.Step]:  # fmt: skip
     words = list(environment)
+    labels: list[st.Step] = []
+    if confined.apparmor or confined.selinux:
+        labels.append(ps.LabelProgram(apparmor=confined.apparmor, selinux=confined.selinux))
     return [
         ps.FindUser(user=user, environment=words),
         ps.WorkingDirectory(path=working_dir or "/", makes=makes_working_dir),
-        ps.LimitPrivileges(capabilities=DEFAULT_CAPABILITIES),
+        ps.NewSessionKeyring(),
+        *labels,
+        ps.BecomeUser(capabilities=confined.capabilities),
+        ps.FindProgram(name_of_program=arguments[0], environment=words),
+        ps.LimitPrivileges(
+            capabilities=confined.capabilities, seccomp=confined.seccomp, no_new_privileges=confined.no_new_privileges
+        ),
         ps.Execute(arguments=arguments, environment=words, init=init),
     ]
 
 
-def kernel_mounts() -> list[st.Step]:
-    """The mounts that every container has, Docker's set."""
+def kernel_mounts(*, privileged: bool = False) -> list[st.Step]:
+    """The mounts that every container has, Docker's set; a privileged one may write to /sys."""
     return [
         ms.MountInRoot(type="proc", target="/proc", flags=_SAFE, options=()),
         ms.MountInRoot(
@@ -152,7 +150,7 @@ def kernel_mounts() -> list[st.Step]:
         ),
         ms.MountInRoot(type="tmpfs", target="/dev/shm", flags=_SAFE, options=(("mode", "1777"), ("size", "65536k"))),
         ms.MountInRoot(type="mqueue", target="/dev/mqueue", flags=_SAFE, options=()),
-        ms.MountInRoot(type="sysfs", target="/sys", flags=_SAFE | lm.MS_RDONLY, options=()),
+        ms.MountInRoot(type="sysfs", target="/sys", flags=_SAFE | (0 if privileged else lm.MS_RDONLY), options=()),
     ]  # fmt: skip
 
 

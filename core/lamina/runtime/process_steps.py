@@ -5,6 +5,9 @@ import os
 
 from lamina.linux import mount as lm
 from lamina.linux import process
+from lamina.linux.fs import RESOLVE_NO_MAGICLINKS, openat2
+from lamina.linux.mount import AT_FDCWD
+from lamina.linux.procfs import write_in_proc
 from lamina.runtime.steps import Place, Step
 from lamina.runtime.users import Identity, resolve_user
 
@@ -27,12 +30,15 @@ class OpenTerminal(Step):
         if rows and columns:
             terminal.set_size(master, rows, columns)
         if self.console:
-            os.close(os.open("/dev/console", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            tree = lm.open_tree("", dir_fd=slave)
+            flags = os.O_CREAT | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+            console_fd = os.open("/dev/console", flags, 0o600)
+            tree = lm.open_tree("", dir_fd=slave)  # both ends by descriptor (CVE-2025-52565 in other engines)
             try:
-                lm.move_mount(tree, "/dev/console")
+                place.refuse_inside_proc(console_fd)
+                lm.move_mount(tree, target_fd=console_fd)
             finally:
                 os.close(tree)
+                os.close(console_fd)
         terminal.send_descriptor(place.console_socket_fd, master)
         os.close(master)
         terminal.make_controlling(slave)
@@ -88,8 +94,39 @@ class WorkingDirectory(Step):
             raise OSError(errno.ENOENT, "the working directory is outside the container", self.path)
 
 
-class LimitPrivileges(Step):
-    """Keep only these capabilities, and become the user."""
+class NewSessionKeyring(Step):
+    """Leave the engine's session keyring, so that no key in it can be found or read."""
+
+    def describe(self) -> str:
+        return "keyctl new_session"
+
+    def apply(self, place: Place) -> None:
+        process.new_session_keyring()
+
+
+class LabelProgram(Step):
+    """Say under which label of AppArmor or SELinux the command will run: these take effect at its execve."""
+
+    fields = ("apparmor", "selinux")
+    apparmor: str
+    selinux: str
+
+    def describe(self) -> str:
+        said = [f"aa-exec --profile={self.apparmor}"] if self.apparmor else []
+        return "; ".join(said + ([f"runcon {self.selinux}"] if self.selinux else []))
+
+    def apply(self, place: Place) -> None:
+        if self.selinux:
+            write_in_proc("self/attr/exec", self.selinux)
+        if self.apparmor:
+            try:
+                write_in_proc("self/attr/apparmor/exec", f"exec {self.apparmor}")
+            except FileNotFoundError:  # before Linux 5.8, or another security module has the first place
+                write_in_proc("self/attr/exec", f"exec {self.apparmor}")
+
+
+class BecomeUser(Step):
+    """Become the user, and settle what capabilities its command can ever have; this process's own go in `LimitPrivileges`."""
 
     fields = ("capabilities",)
     capabilities: tuple[int, ...]
@@ -98,14 +135,67 @@ class LimitPrivileges(Step):
         return "capsh --drop=all but " + ",".join("cap_" + process.CAPABILITIES[number].lower() for number in self.capabilities)
 
     def apply(self, place: Place) -> None:
-        keep = frozenset(self.capabilities) & process.own_capabilities()
-        process.drop_bounding_set(keep)
+        process.drop_bounding_set(frozenset(self.capabilities))
         identity = place.identity or Identity(uid=0, gid=0, groups=(), home="/")
         os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)
-        os.setresuid(identity.uid, identity.uid, identity.uid)
-        if identity.uid == 0:
+        if identity.uid != 0:
+            process.prctl(process.PR_SET_KEEPCAPS, 1)  # until `LimitPrivileges`; they are no longer effective, though
+            os.setresuid(identity.uid, identity.uid, identity.uid)
+            process.prctl(process.PR_SET_DUMPABLE, 0)  # which the change of the user has set as fs.suid_dumpable says
+
+
+class FindProgram(Step):
+    """Find the program, as the user and in the root that this process now has.
+
+    It may not be reached through a magic link of /proc, nor may its interpreter: /proc/self/exe is still the engine's own
+    interpreter, which the container would so get hold of (CVE-2019-5736).
+    """
+
+    fields = ("name_of_program", "environment")
+    name_of_program: str
+    environment: list[str]
+
+    def describe(self) -> str:
+        return f"command -v {self.name_of_program}"
+
+    def apply(self, place: Place) -> None:
+        environment = dict(item.partition("=")[::2] for item in self.environment)
+        place.program = find_program(self.name_of_program, environment.get("PATH", ""))
+        refuse_magic_links(place.program)
+
+
+class LimitPrivileges(Step):
+    """Give up what the command isn't to have: gaining privileges, system calls, capabilities.
+
+    A filter needs CAP_SYS_ADMIN to be loaded unless no privileges can be gained, so after it there is only capset(2) and execve(2).
+    """
+
+    fields = ("capabilities", "seccomp", "no_new_privileges")
+    capabilities: tuple[int, ...]
+    seccomp: bytes | None
+    no_new_privileges: bool
+
+    def describe(self) -> str:
+        said = ["setpriv --no-new-privs"] if self.no_new_privileges else []
+        said += [f"seccomp: {len(self.seccomp) // 8} instructions"] if self.seccomp is not None else []
+        return "; ".join([*said, "capset"])
+
+    def apply(self, place: Place) -> None:
+        own = process.own_capabilities()
+        is_root = place.identity is None or place.identity.uid == 0
+        keep = frozenset(self.capabilities) & own if is_root else frozenset[int]()
+        if self.no_new_privileges:
             process.set_capabilities(keep)
+            process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+            if self.seccomp is not None:
+                process.set_filter(self.seccomp)
+            return
+        if self.seccomp is not None:
+            if not is_root:
+                process.set_capabilities(own, own & {process.CAP_SYS_ADMIN})
+            process.set_filter(self.seccomp)
+        process.set_capabilities(keep)
 
 
 class Execute(Step):
@@ -121,8 +211,7 @@ class Execute(Step):
 
     def apply(self, place: Place) -> None:
         environment = dict(item.partition("=")[::2] for item in self.environment)
-        path = find_program(self.arguments[0], environment.get("PATH", ""))
-        os.execve(path, self.arguments, environment)
+        os.execve(place.program, self.arguments, environment)
 
 
 def find_program(name: str, search_path: str) -> str:
@@ -140,3 +229,54 @@ def find_program(name: str, search_path: str) -> str:
                 return path
             refused = OSError(errno.EACCES, "permission denied", path)
     raise refused or OSError(errno.ENOENT, "executable file not found in $PATH", name)
+
+
+INTERPRETERS_MAX = 5
+"""How many `#!` lines may lead to each other: BINPRM_MAX_RECURSION in fs/exec.c, and one."""
+_HEAD_BYTES = 256
+"""How much of a file the kernel looks for a `#!` line in: BINPRM_BUF_SIZE."""
+
+
+def refuse_magic_links(path: str) -> None:
+    """Raise ELOOP if a program, or its `#!` line's interpreter, is reached through a magic link (/proc/PID/exe, root, fd/N)."""
+    for _ in range(INTERPRETERS_MAX):
+        head = _head(path)
+        if not head.startswith(b"#!"):
+            return
+        words = head[2:].split(b"\n")[0].split()
+        if not words:
+            return
+        path = os.fsdecode(words[0])
+
+
+def _head(path: str) -> bytes:
+    """Read where a program begins, even one that the user may execute and not read; nothing of what execve will refuse."""
+    try:
+        fd = _open_program(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a link of /proc leads to the program", path) from None
+        return b""
+    try:
+        return os.read(fd, _HEAD_BYTES)
+    except OSError:
+        return b""  # a directory
+    finally:
+        os.close(fd)
+
+
+def _open_program(path: str) -> int:
+    try:
+        return openat2(AT_FDCWD, path, _READING, RESOLVE_NO_MAGICLINKS)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+    own = process.own_capabilities()
+    process.set_capabilities(own, own & {process.CAP_DAC_READ_SEARCH})
+    try:
+        return openat2(AT_FDCWD, path, _READING, RESOLVE_NO_MAGICLINKS)
+    finally:
+        process.set_capabilities(own, frozenset())
+
+
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY

@@ -16,8 +16,18 @@ import os
 
 from lamina.linux import mount as lm
 from lamina.linux import namespace
-from lamina.linux.fs import open_in_root
+from lamina.linux.fs import RESOLVE_NO_SYMLINKS, open_in_root
+from lamina.linux.procfs import PROC_SUPER_MAGIC, filesystem_magic
 from lamina.runtime.users import Identity
+
+COVERABLE_IN_PROC = frozenset(
+    "/proc/" + name
+    for name in (
+        "cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime",
+        "sys/crypto/fips_enabled", "sys/kernel/ns_last_pid",
+    )
+)  # fmt: skip
+"""What tells of the machine and may be told otherwise, as lxcfs does; runc has the same list (libcontainer/rootfs_linux.go)."""
 
 
 class Place:
@@ -30,6 +40,7 @@ class Place:
         self.made: list[str] = []
         self.terminal_size: tuple[int, int] = (0, 0)
         self.identity: Identity | None = None
+        self.program = ""
 
     def attach(self, tree_fd: int, target: str, *, read_only: bool, recursive: bool = True, remember: bool = True) -> None:
         """Attach a detached tree at `target` in the root, making what is missing. Closes the tree's descriptor."""
@@ -39,20 +50,25 @@ class Place:
             directory = os.stat(f"/proc/self/fd/{tree_fd}").st_mode & 0o170000 == 0o040000
             target_fd = self.mountpoint(target, directory=directory, remember=remember)
             try:
+                self.refuse_inside_proc(target_fd)
                 lm.move_mount(tree_fd, target_fd=target_fd)
             finally:
                 os.close(target_fd)
         finally:
             os.close(tree_fd)
 
-    def mountpoint(self, target: str, *, directory: bool, remember: bool = False) -> int:
-        """Open the file or directory at `target` in the root, making what is missing; returns an O_PATH descriptor."""
+    def mountpoint(self, target: str, *, directory: bool, remember: bool = False, follow: bool = True) -> int:
+        """Open the file or directory at `target` in the root, making what is missing; returns an O_PATH descriptor.
+
+        Without `follow` a symlink on the way is an error, ELOOP, and not followed in the root.
+        """
+        links = 0 if follow else RESOLVE_NO_SYMLINKS
         parts = [part for part in target.split("/") if part]
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
             last = depth == len(parts)
             try:
-                fd = open_in_root(self.root_fd, path, os.O_PATH)
+                fd = open_in_root(self.root_fd, path, os.O_PATH, resolve=links)
             except FileNotFoundError:
                 parent_fd = open_in_root(self.root_fd, "/".join(parts[: depth - 1]), os.O_PATH | os.O_DIRECTORY)
                 try:
@@ -65,12 +81,12 @@ class Place:
                         )
                     if remember:  # then the directory's time isn't the container's doing either
                         os.utime(f"/proc/self/fd/{parent_fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
-                        self.made.append(self._real_path(parent_fd, parts[depth - 1]))
+                        self.made.append(f"{self.path_in_root(parent_fd)}/{parts[depth - 1]}".strip("/"))
                 except FileExistsError:
                     raise OSError(errno.ELOOP, "a symlink that leads nowhere is in the way", "/" + path) from None
                 finally:
                     os.close(parent_fd)
-                fd = open_in_root(self.root_fd, path, os.O_PATH)
+                fd = open_in_root(self.root_fd, path, os.O_PATH, resolve=links)
             if last:
                 is_directory = os.stat(f"/proc/self/fd/{fd}").st_mode & 0o170000 == 0o040000
                 if is_directory != directory:
@@ -82,10 +98,21 @@ class Place:
             os.close(fd)
         raise OSError(errno.EINVAL, "the root can't be mounted on", target)
 
-    def _real_path(self, parent_fd: int, name: str) -> str:
-        """Say where in the root something was made, whatever symlinks led there."""
+    def path_in_root(self, fd: int) -> str:
+        """Say where in the root something is, whatever symlinks led there."""
         top = os.readlink(f"/proc/self/fd/{self.root_fd}").rstrip("/")
-        return f"{os.readlink(f'/proc/self/fd/{parent_fd}')[len(top) :]}/{name}".strip("/")
+        return os.readlink(f"/proc/self/fd/{fd}")[len(top) :]
+
+    def refuse_inside_proc(self, target_fd: int) -> None:
+        """Raise EPERM for a mount point in /proc, wherever it was said to be: only files that don't lead or steer may be covered.
+
+        Else a volume could take the place of what the masks cover, or of files that the engine writes to (CVE-2019-19921,
+        CVE-2023-27561, CVE-2025-52881 in other engines).
+        """
+        if filesystem_magic(target_fd) == PROC_SUPER_MAGIC:
+            path = self.path_in_root(target_fd)
+            if path not in COVERABLE_IN_PROC:
+                raise OSError(errno.EPERM, "nothing can be mounted there", path)
 
 
 class Step:

@@ -132,6 +132,11 @@ class Context:
         """Where the monitor takes clients."""
         return os.path.join(self.container_run_dir(container_id), "attach")
 
+    @property
+    def filter_dir(self) -> str:
+        """Where compiled seccomp filters are kept."""
+        return os.path.join(self.root_dir, "seccomp")
+
     def build_dir(self, operation_id: int) -> str:
         """What a build needs while it runs; recovery removes that of one that was killed."""
         return os.path.join(self.root_dir, "tmp", f"build-{operation_id}")

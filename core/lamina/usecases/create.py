@@ -47,6 +47,10 @@ class Creation:
         if not config.arguments:
             raise UsageError("no command specified", hint="the image has none; give one after its name")
         self._check(config)
+        if config.confinement is not None:
+            from lamina.usecases.confinement import check_confinement
+
+            check_confinement(config.confinement, context.filter_dir)
         storage = context.layers.usable_driver(driver or context.default_driver)
         keys = [chain.hex for chain in image_config.chain_ids]
         check_depth(storage, len(keys))

@@ -9,6 +9,7 @@ from lamina.linux import process
 from lamina.model.container import Container, Status
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, connect, parse_detach_keys
 from lamina.runtime.cgroups import own_cgroup, shown
+from lamina.runtime.confinement import confine
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.plan import plan_entering
@@ -33,8 +34,9 @@ class Entering:
         user: str = "",
         working_dir: str = "",
         tty: bool = False,
+        privileged: bool = False,
     ) -> list[Step]:
-        """Say every step of an `exec` in its process."""
+        """Say every step of an `exec` in its process, confined as the container is; `privileged` gives it all capabilities."""
         return plan_entering(
             pid=container.pid,
             container_id=container.id,
@@ -45,6 +47,7 @@ class Entering:
             working_dir=working_dir,
             tty=tty,
             cgroup=shown(own_cgroup(container), container.config.limits),
+            confined=confine(container.config.confinement, filter_dir=self.context.filter_dir, extended=privileged),
         )
 
     def execute(
@@ -56,6 +59,7 @@ class Entering:
         user: str = "",
         working_dir: str = "",
         tty: bool = False,
+        privileged: bool = False,
         detach: bool = False,
         stdin_fd: int = -1,
         stdout_fd: int = -1,
@@ -65,8 +69,8 @@ class Entering:
     ) -> int | None:
         """Run a command in a running container; gives its exit code, None if it was left running. Raises `StartError`."""
         launched = self.launch(
-            container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty, open_stdin=stdin_fd >= 0,
-            terminal_size=terminal_size, is_told=True,
+            container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty, privileged=privileged,
+            open_stdin=stdin_fd >= 0, terminal_size=terminal_size, is_told=True,
         )  # fmt: skip
         if detach:
             launched.channel.close()
@@ -87,8 +91,8 @@ class Entering:
 
     def launch(
         self, container: Container, arguments: Sequence[str], *, environment: Sequence[str] = (), user: str = "",
-        working_dir: str = "", tty: bool = False, open_stdin: bool = False, terminal_size: tuple[int, int] = (0, 0),
-        ends_with_creator: bool = False, is_told: bool = False,
+        working_dir: str = "", tty: bool = False, privileged: bool = False, open_stdin: bool = False,
+        terminal_size: tuple[int, int] = (0, 0), ends_with_creator: bool = False, is_told: bool = False,
     ) -> Launch:  # fmt: skip
         """Start a command in a running container; gives the channel to it. With `is_told` the journal of events has it.
 
@@ -100,7 +104,9 @@ class Entering:
             raise StateError(f"container '{container.name}' is restarting", hint="wait until it runs")
         if not container.is_active or not process.is_alive(container.pid, container.pid_started):
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
-        steps = self.plan(container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty)
+        steps = self.plan(
+            container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty, privileged=privileged
+        )
         exec_id, words = os.urandom(32).hex(), " ".join(arguments)
 
         def tell(action: str, **attributes: Any) -> None:

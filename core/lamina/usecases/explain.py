@@ -15,8 +15,9 @@ from lamina.errors import UsageError
 from lamina.linux import mount as lm
 from lamina.model.container import Container, MountRequest
 from lamina.model.mount import Mount
+from lamina.runtime.confinement import MASKED_PATHS
 from lamina.runtime.mount_steps import MountInRoot
-from lamina.runtime.plan import MASKED_PATHS, kernel_mounts
+from lamina.runtime.plan import kernel_mounts
 from lamina.usecases.context import Context
 from lamina.usecases.layerlookup import Found, Has, LayerPlace, Lookup, is_directory, look_up, other_names
 from lamina.usecases.mountoptions import meaning, options_of
@@ -195,12 +196,13 @@ def _kernel_options(target: str) -> str:
 
 
 def _covered(container: Container) -> Iterator[Covering]:
-    for step in kernel_mounts():
+    asked = container.config.confinement
+    for step in kernel_mounts(privileged=asked is not None and asked.privileged):
         if isinstance(step, MountInRoot):
             yield Covering(
                 target=step.target, type=step.type, source=step.type, read_only=bool(step.flags & 1), why="every container has it"
             )
-    for path in MASKED_PATHS:
+    for path in () if asked is not None and (asked.privileged or asked.system_paths_unconfined) else MASKED_PATHS:
         yield Covering(target=path, type="mask", source="", read_only=True, why="it tells too much of the host")
     taken = {request.target for request in container.config.mounts}
     for path in ENGINE_FILES:

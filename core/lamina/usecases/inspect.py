@@ -16,6 +16,7 @@ NEVER = "0001-01-01T00:00:00Z"
 
 def container_document(context: Context, volumes: Volumes, container: Container) -> dict[str, Any]:
     """A container's document."""
+    from lamina.usecases.confinement import confinement_document, label_document
     from lamina.usecases.network_documents import network_settings, port_bindings  # images and volumes have none of it
 
     config = container.config
@@ -51,9 +52,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
         "RestartCount": container.restart_count,
         "Driver": driver.name,
         "Platform": "linux",
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": "",
+        **label_document(config.confinement),
         "ExecIDs": None,
         "HostConfig": {
             "Binds": [_bind(request) for request in config.mounts if request.type != "tmpfs" and request.source] or None,
@@ -75,7 +74,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             "UTSMode": "",
             "CgroupnsMode": "host",
             "UsernsMode": "host",
-            "Privileged": False,
+            **confinement_document(config.confinement),
             "ReadonlyRootfs": config.read_only,
             "Init": config.init,
             "StorageOpt": dict(config.storage_options) or None,

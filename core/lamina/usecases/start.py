@@ -17,6 +17,7 @@ from lamina.model.container import TMPFS_PARAMETERS, Container, ContainerConfig,
 from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import cgroups
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, parse_detach_keys
+from lamina.runtime.confinement import confine
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.plan import PlannedMount, plan
@@ -127,6 +128,7 @@ class Starter:
             files=self._files(joined or container),
             cgroup=cgroups.shown(cgroups.own_cgroup(container), container.config.limits),
             devices=devices.nodes if devices is not None else (),
+            confined=confine(container.config.confinement, filter_dir=self.context.filter_dir),
         )
 
     def _launch(self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int]) -> Launch:

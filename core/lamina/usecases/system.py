@@ -108,6 +108,8 @@ class System:
 
     def info(self) -> dict[str, Any]:
         """Facts about this store and machine, under Docker's names where Docker has them."""
+        from lamina.usecases.confinement import security_options
+
         context = self.context
         containers = context.records.all()
         machine = os.uname()
@@ -130,6 +132,7 @@ class System:
             "SystemTime": format_time(time.time_ns()),
             "LoggingDriver": "json-file",
             "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
+            "SecurityOptions": security_options(),
             "KernelVersion": machine.release,
             "OperatingSystem": _os_name(),
             "OSType": "linux",

@@ -16,6 +16,7 @@ NOT_EXECUTED = 126
 
 @click.command(cls=Command, context_settings={"allow_interspersed_args": False})
 @click.option("--detach", "-d", is_flag=True, help="Leave it running.")
+@click.option("--privileged", is_flag=True, help="Give the command every capability.")
 @process_options
 @detach_keys_option
 @trace_options
@@ -24,7 +25,8 @@ NOT_EXECUTED = 126
 @click.pass_obj
 def command(
     settings: Settings, *, container: str, arguments: Sequence[str], detach: bool, detach_keys: str | None, env: Sequence[str],
-    env_files: Sequence[str], working_dir: str, user: str, tty: bool, interactive: bool, trace: str | None, trace_file: str,
+    env_files: Sequence[str], working_dir: str, user: str, tty: bool, interactive: bool, privileged: bool, trace: str | None,
+    trace_file: str,
 ) -> int:  # fmt: skip
     """Run COMMAND in a running container. The exit code is the command's."""
     check_working_dir(working_dir)
@@ -37,6 +39,7 @@ def command(
         try:
             code = handle.exec(
                 arguments, env=read_env(env, env_files), user=user, working_dir=working_dir, tty=tty, detach=detach,
+                privileged=privileged,
                 stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd, detach_keys=detach_keys,
                 terminal_size=terminal_size() if tty else (0, 0),
             )  # fmt: skip

@@ -40,6 +40,10 @@ def lines_of(document: dict[str, Any]) -> Iterator[str]:
         yield f" {name}: {value}"
     yield f"Logging Driver: {document['LoggingDriver']}"
     yield f"Cgroup Version: {document['CgroupVersion']}"
+    yield "Security Options:"
+    for option in document["SecurityOptions"]:
+        name, *more = (part.partition("=")[2] for part in option.split(","))
+        yield " ".join(["", name, *(f"({word})" for word in more)])
     yield "Plugins:"
     for kind, names in document["Plugins"].items():
         yield f" {kind}: {' '.join(names) or '-'}"

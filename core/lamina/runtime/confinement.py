@@ -1,0 +1,85 @@
+"""How a container is confined: Docker's defaults, and what of them a container was asked to have otherwise.
+
+Defaults: moby's oci/defaults.go (paths) and oci/caps/defaults.go (capabilities). What a process then does about it is in
+`process_steps.py` and `mount_steps.py`.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamina.linux.process import CAPABILITIES
+from lamina.seccomp import cache
+
+if TYPE_CHECKING:
+    from lamina.model.confinement import Confinement
+
+DEFAULT_CAPABILITIES = tuple(
+    CAPABILITIES.index(name)
+    for name in (
+        "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW",
+        "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP",
+    )
+)  # fmt: skip
+ALL_CAPABILITIES = tuple(range(len(CAPABILITIES)))
+
+MASKED_PATHS = (
+    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/sys/devices/system/cpu/*/thermal_throttle",
+)  # fmt: skip
+"""A `*` stands for every name in a directory."""
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+class Confined(NamedTuple):
+    """What holds for one process of a container. Without a word it is everything that the engine itself may."""
+
+    capabilities: tuple[int, ...] = ALL_CAPABILITIES
+    """Those that the engine doesn't have are left out when the process starts."""
+    seccomp: bytes | None = None
+    """The compiled filter."""
+    no_new_privileges: bool = False
+    is_privileged: bool = False
+    has_system_paths: bool = True
+    """Whether /proc and /sys are seen as they are, nothing masked and nothing made read-only."""
+    apparmor: str = ""
+    selinux: str = ""
+
+
+def confine(asked: "Confinement | None", *, filter_dir: str, extended: bool = False) -> Confined:
+    """Say what holds for a container of which `asked` was asked; `extended` for the process of an `exec --privileged` in it.
+
+    Reads the compiled filter, or compiles it the first time. Raises `UsageError` where there can be none.
+    """
+    if asked is None:
+        capabilities = ALL_CAPABILITIES if extended else DEFAULT_CAPABILITIES
+        return Confined(capabilities=capabilities, seccomp=cache.load(filter_dir, _bits(capabilities)), has_system_paths=False)
+    capabilities = ALL_CAPABILITIES if extended or asked.privileged else adjusted(asked.cap_add, asked.cap_drop)
+    profile = asked.seccomp or ("unconfined" if asked.privileged else "")
+    if profile == "unconfined":
+        seccomp = None
+    else:
+        seccomp = cache.load(filter_dir, _bits(capabilities), "" if profile == "builtin" else profile)
+    return Confined(
+        capabilities=capabilities,
+        seccomp=seccomp,
+        no_new_privileges=asked.no_new_privileges,
+        is_privileged=asked.privileged,
+        has_system_paths=asked.privileged or asked.system_paths_unconfined,
+        apparmor="" if extended or asked.apparmor == "unconfined" else asked.apparmor,
+        selinux=asked.selinux_label,
+    )
+
+
+def adjusted(add: tuple[str, ...], drop: tuple[str, ...]) -> tuple[int, ...]:
+    """Add to and drop from the defaults as Docker does: ALL added is all but the dropped, ALL dropped only the added."""
+    added = {CAPABILITIES.index(name) for name in add if name != "ALL"}
+    dropped = {CAPABILITIES.index(name) for name in drop if name != "ALL"}
+    if "ALL" in add:
+        return tuple(number for number in ALL_CAPABILITIES if number not in dropped)
+    if "ALL" in drop:
+        return tuple(sorted(added))
+    return tuple(sorted({*DEFAULT_CAPABILITIES} - dropped | added))
+
+
+def _bits(capabilities: tuple[int, ...]) -> int:
+    return sum(1 << number for number in capabilities)
