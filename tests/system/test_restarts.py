@@ -101,6 +101,18 @@ def test_stop_ends_a_restart_that_is_waited_for_and_start_hastens_it(lamina: Lam
         lamina("rm", "--force", box.name)
 
 
+def test_another_policy_holds_for_the_next_end(lamina: Lamina):
+    with lamina.library() as engine:
+        box = engine.containers.run("busybox", FOREVER, name="box")
+        lamina("update", "--restart", "always", "box")
+        end_for_long(engine, box)
+        keeper = box.record.monitor_pid
+        lamina("update", "--restart", "no", "box")
+        assert box.status == "exited"
+        wait_until(lambda: is_gone(keeper), "the keeper's end")
+        assert box.inspect()["HostConfig"]["RestartPolicy"]["Name"] == "no"
+
+
 @pytest.mark.parametrize("how", ["stop", "kill", "rm"])
 def test_what_a_person_ends_is_not_started_again(lamina: Lamina, how: str):
     with lamina.library() as engine:

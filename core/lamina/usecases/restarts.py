@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lamina.errors import LaminaError
+from lamina.dataclasses import replace
+from lamina.errors import ConflictError, LaminaError
 from lamina.linux import process
 from lamina.model.container import Container, Status
-from lamina.model.supervision import next_delay_ms
+from lamina.model.supervision import Supervision, next_delay_ms, parse_restart
 from lamina.store.operations import locked
 from lamina.usecases.context import Context
 
@@ -115,6 +116,23 @@ class Restarts:
                 changed = keeper_of(context, current)
             with context.database.transaction() as tx:
                 context.records.set_state(tx, current.id, **changed)
+
+    def set_policy(self, container: Container, text: str) -> None:
+        """Give a container another policy; a restart that it waits for doesn't come if that is `no`.
+
+        Raises `UsageError`, and `ConflictError` for one that is removed when it has ended.
+        """
+        policy, most = parse_restart(text)
+        context = self.context
+        with locked(context.run_dir, f"container-{container.id}"):
+            current = self.starter.refreshed(container)
+            if current.config.auto_remove and policy != "no":
+                raise ConflictError(f"container '{container.name}' is removed when it has ended, so it can't be restarted")
+            supervision = (current.config.supervision or Supervision())._replace(restart=policy, restart_most=most)
+            with context.database.transaction(durable=True) as tx:
+                context.records.update_document(tx, replace(current, config=replace(current.config, supervision=supervision)))
+            if policy == "no" and current.status is Status.RESTARTING:
+                self.starter.end_restarting(current)
 
     def start_all(self, *, report: Callable[[Container, LaminaError | None], None]) -> None:
         """Start every container whose policy says so after a boot, the oldest first; each is told, with what went wrong.
