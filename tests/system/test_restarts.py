@@ -162,7 +162,7 @@ def test_a_killed_monitor_or_keeper_is_replaced_by_the_next_command(lamina: Lami
 def test_after_a_boot_those_run_that_should(lamina: Lamina):
     """The boot is another one because the records say so; the processes have gone with it."""
     wanted = {"always": "always", "unless": "unless-stopped", "failed": "on-failure", "plain": "no"}
-    stopped = {"always-stopped": "always", "unless-stopped": "unless-stopped", "never": "always"}
+    stopped = {"always-stopped": "always", "unless-stopped": "unless-stopped", "failed-stopped": "on-failure", "never": "always"}
     with lamina.library() as engine:
         boxes = [run(engine, policy, *FOREVER, name=name) for name, policy in {**wanted, **stopped}.items() if name != "never"]
         engine.containers.create("busybox", FOREVER, name="never", supervision=Supervision(restart="always"))

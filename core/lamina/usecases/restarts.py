@@ -138,7 +138,7 @@ class Restarts:
         """Start every container whose policy says so after a boot, the oldest first; each is told, with what went wrong.
 
         They are those that have been started before: with `always`; with `unless-stopped`, if no person has stopped them; with
-        `on-failure`, if they ended with a failure, which being killed by the boot is.
+        `on-failure`, if besides they ended with a failure, which being killed by the boot is, and may be restarted once more.
         """
         for container in reversed(self.context.records.all()):
             if not _starts_at_boot(container):
@@ -165,6 +165,6 @@ def _starts_at_boot(container: Container) -> bool:
     supervision = container.config.supervision
     if supervision is None or container.status is not Status.EXITED or not container.started_ns:
         return False
-    if supervision.restart == "unless-stopped" and container.stopped_by == "user":
+    if supervision.restart != "always" and container.stopped_by == "user":
         return False
-    return supervision.wants_restart(exit_code=container.exit_code, restart_count=0)
+    return supervision.wants_restart(exit_code=container.exit_code, restart_count=container.restart_count)
