@@ -38,6 +38,10 @@ class Remembered:
         self.warnings = warnings
 
 
+_KEPT: list[sqlite3.Connection] = []
+"""Open until the process exits: the last connection to a database would delete its log, which a full disk has no room for."""
+
+
 def key_of_request(words: Mapping[str, Any]) -> str:
     """Name a request by everything that was typed and that the environment adds."""
     facts = {
@@ -60,12 +64,11 @@ def recall(root_dir: str, key: str, names: Sequence[str]) -> Remembered | None:
         connection = sqlite3.connect(path, timeout=5, isolation_level=None)
     except sqlite3.Error:
         return None
+    _KEPT.append(connection)
     try:
         return _recall(connection, root_dir, key, names)
     except (sqlite3.Error, OSError, ValueError, KeyError):
         return None  # an older database, a damaged row: the long way knows what to say
-    finally:
-        connection.close()
 
 
 def _recall(connection: sqlite3.Connection, root_dir: str, key: str, names: Sequence[str]) -> Remembered | None:

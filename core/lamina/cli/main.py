@@ -45,7 +45,7 @@ CONTAINER_COMMANDS = {
     "stop": "stop containers",
     "top": "list a container's processes",
     "unpause": "let frozen containers go on",
-    "update": "change the limits and the restart policy of containers",
+    "update": "change the limits of containers",
     "wait": "wait for containers to end",
 }
 IMAGE_COMMANDS = {
@@ -184,6 +184,11 @@ class LazyGroup(click.Group):
                     formatter.write_dl(listed)
 
 
+_KEPT: "list[Engine]" = []
+"""Engines that stay open until the process exits, after an error too: the last connection to a database would delete its log,
+which on a full disk can't be made again."""
+
+
 class Settings:
     """The global options; `engine` opens the store with them."""
 
@@ -201,9 +206,11 @@ class Settings:
         """
         from lamina.engine import Engine
 
-        yield Engine(
+        engine = Engine(
             root_dir=self.root_dir, run_dir=self.run_dir, storage_driver=storage_driver or self.storage_driver, warn=print_warning
         )
+        _KEPT.append(engine)
+        yield engine
 
 
 def print_warning(text: str) -> None:
@@ -265,6 +272,13 @@ def _explain(error: Exception) -> int:
     return told.exit_code
 
 
+_DATABASE_HINTS = {
+    "database or disk is full": "free some space: containers, images and volumes can still be removed",
+    "attempt to write a readonly database": "mount the file system of the root directory read-write",
+    "": "look for a full disk, and for damage with `lamina system check`",
+}
+
+
 def as_lamina_error(error: Exception) -> "LaminaError | None":
     """Give what a person is to be told; None for an error that is a bug of ours."""
     from lamina.errors import LaminaError
@@ -275,8 +289,12 @@ def as_lamina_error(error: Exception) -> "LaminaError | None":
         names = " -> ".join(f"'{name}'" for name in (error.filename, error.filename2) if name)
         hint = "free some space, or choose another place with --root" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
         return LaminaError(f"{(error.strerror or '').lower()}{': ' + names if names else ''}", hint=hint)
+    if isinstance(error, MemoryError):
+        return LaminaError("out of memory", hint="raise the limit of this process, or end others")
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return LaminaError("no thread can be started", hint="raise the limit of processes (ulimit -u, pids.max), or end some")
     if type(error).__module__ == "sqlite3":  # without importing it: not every command has
-        return LaminaError(f"the database failed: {error}", hint="look for a full disk or a damaged file in the root directory")
+        return LaminaError(f"the database failed: {error}", hint=_DATABASE_HINTS.get(str(error), _DATABASE_HINTS[""]))
     return None
 
 

@@ -62,6 +62,13 @@ def file_handle(path: str) -> bytes:
     return buffer.raw[: 8 + struct.unpack_from("I", buffer)[0]]
 
 
+def preallocate(fd: int, length: int) -> None:
+    """fallocate(2) with FALLOC_FL_KEEP_SIZE: give a file blocks before it needs them."""
+    libc.fallocate.argtypes = (c_int, c_int, c_long, c_long)
+    if libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) < 0:
+        raise failed("fallocate")
+
+
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """fallocate(2) with FALLOC_FL_PUNCH_HOLE: give blocks in the middle of a file back."""
     libc.fallocate.argtypes = (c_int, c_int, c_long, c_long)

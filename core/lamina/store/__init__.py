@@ -1,6 +1,6 @@
 """State: the database, content, images, layers, containers.
 
-database.py        the SQLite file, its schema, transactions
+database.py        the SQLite file, its schema, transactions; reserve.py keeps room for removals on a full disk
 configfile.py      the configuration file, which the settings of several rooms come from
 operations.py      who is changing the store, and locks
 content.py         blobs and index: a valid OCI image layout
@@ -13,7 +13,6 @@ layer_ingest.py    a layer's tar on its way into the store
 bootstrap.py       an image out of the host's own programs; elf.py finds the libraries they load
 layers.py          what the drivers have on disk; views.py makes their mounts
 containers.py      containers' records
-events.py          the journal of events
 networks.py        networks' records: who is in them, which addresses and ports are taken
 docker_data.py     reading a Docker data directory; docker_config.py and tar_split.py read what lies in it
 """

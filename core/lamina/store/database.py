@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from lamina.errors import LaminaError, StateError
 from lamina.store.image_places import SCHEMA as IMAGE_PLACES_SCHEMA
 from lamina.store.images import SCHEMA as IMAGES_SCHEMA
+from lamina.store.reserve import give_up, keep_reserve
 
 MIGRATIONS: tuple[str, ...] = (
     IMAGES_SCHEMA
@@ -208,6 +209,7 @@ class Database:
         if connection.in_transaction:
             yield connection
             return
+        keep_reserve(self.path, connection)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -227,7 +229,17 @@ class Database:
             os.umask(old_mask)
         connection.row_factory = sqlite3.Row
         try:
-            if self._version(connection) != len(MIGRATIONS):
+            try:
+                version = self._version(connection)
+            except sqlite3.OperationalError:
+                if _is_read_only(self.path) and not os.path.exists(f"{self.path}-wal"):  # then the file alone is all there is
+                    connection.close()
+                    connection = sqlite3.connect(f"file:{_quoted(self.path)}?immutable=1", uri=True, isolation_level=None)
+                    connection.row_factory = sqlite3.Row
+                elif not give_up(self.path):
+                    raise
+                version = self._version(connection)
+            if version != len(MIGRATIONS):
                 self._migrate(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
@@ -273,6 +285,17 @@ class Database:
             pass
         connection.execute("VACUUM INTO ?", (temporary,))
         os.rename(temporary, self._copy_path(version))
+
+
+def _quoted(path: str) -> str:
+    """Write a path as a URI has it (sqlite.org/uri.html)."""
+    from urllib.parse import quote
+
+    return quote(path)
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
 
 
 def _statements(script: str) -> Iterator[str]:

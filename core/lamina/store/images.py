@@ -7,6 +7,7 @@ Order of recording: blobs durable, then the row that names them, then the index.
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -452,7 +453,14 @@ class ImageStore:
             with self.database.transaction(durable=True) as tx:
                 operation.begin(tx)
                 yield tx
-            self._write_index()
+            try:
+                self._write_index()
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
+                self.delete_unreferenced_blobs(wait=False)  # what may have made room
+                with contextlib.suppress(OSError):
+                    self._write_index()  # if not, the tables are the truth, and the next change or `system check` writes it
             with self.database.transaction() as tx:
                 operation.end(tx)
 

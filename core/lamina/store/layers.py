@@ -8,6 +8,7 @@ An image's unpacked layers are a cache of the image store: made when a container
 """
 
 import contextlib
+import errno
 import functools
 import os
 import sqlite3
@@ -373,10 +374,19 @@ class LayerStore:
         views.detach(driver.mounts(key, parents, readonly=False))
         driver.after_unmount(key)
 
-    def unmount_if_mounted(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> None:
-        """Like `unmount`, for a layer that may be half made or not there at all."""
-        if key in set(driver.keys()):
-            self.unmount(driver, key, parents)
+    def unmount_if_mounted(self, driver: StorageDriver, key: str, parents: Sequence[str], *, is_going: bool = False) -> None:
+        """Like `unmount`, for a layer that may be half made or not there at all.
+
+        One that `is_going` to be discarded need not come to rest if a full disk has no room for that.
+        """
+        if key not in set(driver.keys()):
+            return
+        views.detach(driver.mounts(key, parents, readonly=False))
+        try:
+            driver.after_unmount(key)
+        except OSError as error:
+            if not is_going or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
 
     @contextlib.contextmanager
     def seen(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[str]:

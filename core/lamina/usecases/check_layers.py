@@ -14,7 +14,7 @@ from lamina.api.types import LayerReader
 from lamina.archive.compression import Decompressed
 from lamina.archive.layer import LayerTar
 from lamina.archive.layermodel import LayerModel
-from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundError, PluginError
+from lamina.errors import ArchiveError, ConflictError, IntegrityError, NotFoundError, NotUsableError, PluginError
 from lamina.linux import process
 from lamina.model.digest import Digest
 from lamina.store.operations import Operation, locked
@@ -65,19 +65,11 @@ class _Driver:
         self._orphans(on_disk)
         lost = self._lost(records, on_disk)
         self._unused()
-        if self.run.reads_bytes and self._is_usable():
-            self._compare(lost)
-
-    def _is_usable(self) -> bool:
-        probe = self.driver.probe()
-        if not probe.usable:
-            self.run.found(
-                "layer",
-                self.driver.name,
-                f"its layers can't be read: the driver can't work here: {probe.reason}",
-                advice=probe.hint,
-            )
-        return probe.usable
+        if self.run.reads_bytes:
+            try:
+                self._compare(lost)
+            except NotUsableError as error:
+                self.run.found("layer", self.driver.name, f"its layers can't be read: {error.message}", advice=error.hint)
 
     def _row(self, key: str) -> tuple[str, int | None] | None:
         row = self.run.context.database.connection.execute(

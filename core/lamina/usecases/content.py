@@ -1,5 +1,6 @@
 """A container's files as layers: what it has changed, committing that as an image, exporting the whole tree."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING
@@ -55,9 +56,7 @@ class Content:
         base = self.context.images.get(container.image_id)
         defaults = apply_changes(_defaults(container.config, self.context.images.config(base).config), edits)
         paused = pause and container.status is Status.RUNNING
-        if paused:
-            self.control.pause(container)
-        try:
+        with self.control.paused(container) if paused else contextlib.nullcontext():
             storage = self.context.layers.driver(container.driver)
             changes = self.changes(container)
             with self.context.layers.seen(storage, container.id, container.parents) as root:
@@ -76,9 +75,6 @@ class Content:
             name = reference.familiar if reference is not None else ""
             self.context.container_event("commit", container, comment=message, imageID=str(image.id), imageRef=name)
             return image
-        finally:
-            if paused:
-                self.control.unpause(replace(container, status=Status.PAUSED))
 
     def export(self, container: Container, out: "Writable") -> None:
         """Write the container's whole tree as a tar archive, volumes left out."""

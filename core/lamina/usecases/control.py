@@ -1,9 +1,11 @@
 """Controlling containers that exist: stop, kill, wait, pause, rename, remove, top."""
 
+import contextlib
 import os
 import select
 import signal
 import time
+from collections.abc import Iterator
 
 from lamina.api.drivers import StorageDriver
 from lamina.errors import ConflictError, LaminaError, NotFoundError, StateError, UsageError
@@ -163,7 +165,39 @@ class Control:
                 raise StateError(f"container '{container.name}' is not paused")
             cgroups.set_frozen(cgroups.own_cgroup(container), frozen=False)
             self._set_status(container, Status.RUNNING)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._pause_note(container))
         self.context.container_event("unpause", container)
+
+    @contextlib.contextmanager
+    def paused(self, container: Container) -> Iterator[None]:
+        """Pause the container while the block runs, one such block after another. Who is killed in it leaves a note of itself."""
+        note = self._pause_note(container)
+        with locked(self.context.run_dir, f"paused-{container.id}"):
+            with open(note, "w", encoding="ascii") as file:
+                file.write(f"{os.getpid()} {process.start_time(os.getpid())}")
+            try:
+                self.pause(container)
+            except BaseException:
+                os.unlink(note)
+                raise
+            try:
+                yield
+            finally:
+                self.unpause(container)
+
+    def unpause_if_abandoned(self, container: Container) -> None:
+        """Let a container go on that a process which is gone had paused for a moment."""
+        try:
+            with open(self._pause_note(container), encoding="ascii") as file:
+                pid, started = file.read().split()
+        except (FileNotFoundError, ValueError):
+            return
+        if not process.is_alive(int(pid), int(started)):
+            self.unpause(container)
+
+    def _pause_note(self, container: Container) -> str:
+        return os.path.join(self.context.container_run_dir(container.id), "paused-by")
 
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name."""
@@ -227,7 +261,7 @@ class Control:
 
     def _remove(self, container: Container, storage: StorageDriver, *, volumes: bool) -> None:
         context = self.context
-        context.layers.unmount_if_mounted(storage, container.id, container.parents)
+        context.layers.unmount_if_mounted(storage, container.id, container.parents, is_going=True)
         context.layers.discard(storage, container.id)
         remove_tree(context.container_dir(container.id))
         remove_tree(context.container_run_dir(container.id))

@@ -127,7 +127,7 @@ class Creation:
             storage = None
         own_cgroup(container).remove()  # first: a start that was killed may have left a process in it
         if storage is not None:
-            context.layers.unmount_if_mounted(storage, container.id, container.parents)
+            context.layers.unmount_if_mounted(storage, container.id, container.parents, is_going=True)
             context.layers.discard(storage, container.id)
         remove_tree(context.container_dir(container.id))
         remove_tree(context.container_run_dir(container.id))
@@ -211,7 +211,7 @@ class Creation:
         """Fill in the settings' log driver and options where the container says nothing of them; its own options come on top."""
         context = self.context
         asked = config.supervision
-        if asked is None and not context.log_driver and not context.log_options:
+        if not context.log_driver and not context.log_options and (asked is None or asked.log_driver):
             return config
         from lamina.model.supervision import Supervision, log_limits
 

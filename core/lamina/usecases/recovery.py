@@ -53,7 +53,10 @@ class Recovery:
                 for operation_id in dead_operations(self.context.database):
                     self._undo_operation(operation_id)
                 self._finish_volumes()
-                self.context.images.recover()
+                try:
+                    self.context.images.recover()
+                except OSError as error:
+                    self.context.warn(f"the image store's index could not be written: {error.strerror}")
                 self.context.layers.sweep_all()
         for container in self.context.records.active():
             self._settle_if_ended(container)
@@ -74,6 +77,8 @@ class Recovery:
                 settled = self.use_cases.starter.settle(container)
                 if settled is not None and settled.config.auto_remove and not settled.is_active:
                     self.use_cases.control.remove(settled, volumes=True)
+            elif container.status is Status.PAUSED:
+                self.use_cases.control.unpause_if_abandoned(container)
         except (OSError, LaminaError) as error:
             self.context.warn(f"container '{container.name}' could not be put right: {error}")
 

@@ -33,6 +33,7 @@ class LocalVolumes:
         """Make the directories; what a killed engine made of them already is completed."""
         parse(spec.options)
         volume = _volume_dir(home, spec)
+        _make_directory(f"{home}/.removed", 0o700)  # while there is room: on a full disk a removal has none for it
         made = _make_directory(volume, 0o701)
         try:
             _make_directory(f"{volume}/_data", 0o755)

@@ -191,6 +191,7 @@ def _symlink(target: str, directory: str, name: str) -> None:
             return  # left by a prepare that was killed; it can only be the same
         except FileNotFoundError:
             os.makedirs(directory, mode=0o700, exist_ok=True)
+            os.makedirs(f"{os.path.dirname(directory)}/trash", mode=0o700, exist_ok=True)  # while there is room for it
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
 
 

@@ -65,7 +65,7 @@ class VfsDriver:
         for taken in (layer, half_made):
             if os.path.lexists(taken):
                 raise FileExistsError(errno.EEXIST, "the layer is there already", taken)
-        for directory in ("dir", "tmp"):
+        for directory in ("dir", "tmp", "trash"):  # the trash while there is room: on a full disk a removal has none for it
             os.makedirs(f"{home}/{directory}", mode=0o700, exist_ok=True)
         with removed_on_error(half_made):
             if parents:
