@@ -136,6 +136,10 @@ class ContainerHandle:
 
         update(self._engine.context, self.record, limits)
 
+    def set_restart(self, policy: str) -> None:
+        """Give it another restart policy, as `--restart` writes it; it holds for its next end. Raises `UsageError`."""
+        self._engine.restarts.set_policy(self.record, policy)
+
     def stats(self) -> "Sample | None":
         """Count what it has used so far; None if it doesn't run."""
         from lamina.usecases.stats import sample

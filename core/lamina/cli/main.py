@@ -45,7 +45,7 @@ CONTAINER_COMMANDS = {
     "stop": "stop containers",
     "top": "list a container's processes",
     "unpause": "let frozen containers go on",
-    "update": "change the limits of containers",
+    "update": "change the limits and the restart policy of containers",
     "wait": "wait for containers to end",
 }
 IMAGE_COMMANDS = {

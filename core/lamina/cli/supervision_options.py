@@ -34,13 +34,11 @@ def read_supervision(options: dict[str, Any], *, auto_remove: bool = False) -> "
     log_options = dict(_read_log_option(text) for text in options.pop("log_options", ()))
     if restart is None and health is None and log_driver is None and not log_options:
         return None
-    from lamina.model.supervision import Supervision, log_limits, parse_restart
+    from lamina.model.supervision import Supervision, parse_restart
 
     policy, most = parse_restart(restart or "no")
     if auto_remove and policy != "no":
         raise ConflictError("--restart and --rm contradict each other", hint="leave one of them out")
-    if log_driver is not None or log_options:
-        log_limits(log_driver or "json-file", log_options)
     return Supervision(restart=policy, restart_most=most, health=health, log_driver=log_driver or "", log_options=log_options)
 
 

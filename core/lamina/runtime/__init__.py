@@ -12,6 +12,7 @@ attach.py    a client: relays a terminal or pipes to a monitor
 enter.py     `exec`: a second process enters a container's namespaces by setns
 users.py     names to numbers, from the container's own /etc/passwd and /etc/group
 logs.py      the log as json-file keeps it
+probes.py    when the monitor has the container's health checked
 cgroups.py   the container's own cgroup: its name, its controllers, its device rules
 limits.py    limits as what the kernel's files are given
 devices.py   the devices that a container is given

@@ -13,6 +13,7 @@ layer_ingest.py    a layer's tar on its way into the store
 bootstrap.py       an image out of the host's own programs; elf.py finds the libraries they load
 layers.py          what the drivers have on disk; views.py makes their mounts
 containers.py      containers' records
+events.py          the journal of events
 networks.py        networks' records: who is in them, which addresses and ports are taken
 docker_data.py     reading a Docker data directory; docker_config.py and tar_split.py read what lies in it
 """

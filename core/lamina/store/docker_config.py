@@ -10,9 +10,23 @@ from typing import Any
 from lamina.errors import ArchiveError, UsageError
 from lamina.model.container import ContainerConfig, MountRequest, check_target, parse_tmpfs
 from lamina.model.image import Fields
+from lamina.model.image_config import Healthcheck
+from lamina.model.supervision import RESTART_POLICIES, HealthCheck, Supervision, log_limits
 
 _KNOWN_HOST_SETTINGS = frozenset(
-    ["Binds", "NetworkMode", "AutoRemove", "ReadonlyRootfs", "Tmpfs", "Mounts", "Init", "LogConfig", "ConsoleSize", "VolumeDriver"]
+    [
+        "Binds",
+        "NetworkMode",
+        "AutoRemove",
+        "ReadonlyRootfs",
+        "Tmpfs",
+        "Mounts",
+        "Init",
+        "LogConfig",
+        "RestartPolicy",
+        "ConsoleSize",
+        "VolumeDriver",
+    ]
 )
 _USUAL: Mapping[str, Collection[Any]] = {
     "CgroupnsMode": ("", "host", "private"),
@@ -20,7 +34,6 @@ _USUAL: Mapping[str, Collection[Any]] = {
     "Runtime": ("", "runc"),
     "ShmSize": (0, 64 << 20),
     "Isolation": ("", "default"),
-    "RestartPolicy": (),
     "PidsLimit": (0, -1),
     "MemorySwappiness": (-1,),
     "CpuQuota": (0,),
@@ -55,6 +68,7 @@ def container_config(document: Mapping[str, Any], host: Mapping[str, Any], *, ne
         command = (str(document.get("Path") or ""), *(str(each) for each in document.get("Args") or ()))
     timeout = config.take("StopTimeout")
     exposed, volumes = config.take("ExposedPorts"), config.take("Volumes")
+    supervision, log_lost = _supervision(config, host)
     found = ContainerConfig(
         image=config.text("Image"),
         command=command,
@@ -75,11 +89,37 @@ def container_config(document: Mapping[str, Any], host: Mapping[str, Any], *, ne
         mounts=tuple(mounts.requests),
         read_only=bool(host.get("ReadonlyRootfs")),
         init=bool(host.get("Init")),
+        supervision=supervision,
     )
     unknown = _unknown_settings(host)
     if unknown:
         lost = (*lost, f"what it was told of {', '.join(unknown)} isn't known here")
-    return DockerConfig(config=found, volumes=mounts.volumes, lost=(*mounts.lost, *lost))
+    return DockerConfig(config=found, volumes=mounts.volumes, lost=(*mounts.lost, *lost, *log_lost))
+
+
+def _supervision(config: Fields, host: Mapping[str, Any]) -> tuple[Supervision | None, tuple[str, ...]]:
+    """Read how it is looked after; a log that is kept in another way than here is said."""
+    policy = Fields(host.get("RestartPolicy") or {}, "hostconfig.json: RestartPolicy")
+    restart, most = policy.text("Name") or "no", policy.number("MaximumRetryCount", 0)
+    if restart not in RESTART_POLICIES:
+        raise ArchiveError(f"hostconfig.json: restart policy '{restart}' isn't known")
+    shell, document = config.texts("Shell"), config.take("Healthcheck")
+    health = None
+    if document is not None:
+        read = Healthcheck.from_json(document, "config.v2.json: Healthcheck")
+        health = HealthCheck(**{name: getattr(read, name) for name in HealthCheck._fields if name != "shell"}, shell=shell)
+    log = Fields(host.get("LogConfig") or {}, "hostconfig.json: LogConfig")
+    driver, options = log.text("Type") or "json-file", log.text_map("Config")
+    lost: tuple[str, ...] = ()
+    try:
+        log_limits(driver, options)
+    except UsageError as error:
+        driver, options, lost = "json-file", {}, (f"{error.message}, so its log is json-file without a limit",)
+    found = Supervision(
+        restart=restart, restart_most=most, health=health if health is not None and health.command else None,
+        log_driver=driver if driver != "json-file" else "", log_options=options,
+    )  # fmt: skip
+    return (found if found != Supervision() else None), lost
 
 
 def _network(host: Mapping[str, Any], networks: Collection[str]) -> tuple[str, tuple[str, ...]]:
@@ -141,8 +181,6 @@ def _unknown_settings(host: Mapping[str, Any]) -> list[str]:
     unknown = []
     for name, value in host.items():
         if name in _KNOWN_HOST_SETTINGS | _DEFAULT_PATHS or not value:
-            continue
-        if name == "RestartPolicy" and isinstance(value, dict) and value.get("Name") in {None, "", "no"}:
             continue
         if name in _USUAL and value in _USUAL[name]:
             continue

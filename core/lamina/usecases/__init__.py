@@ -4,11 +4,14 @@ context.py        what every use case works with: the stores, the plugin host, t
 settings.py       where the store is, and which driver is the default
 create.py         a container from an image: its layer, its volumes, its record
 start.py          mounting, launching, and settling what has ended
+restarts.py       starting again what has ended, and what a boot has ended
 control.py        stop, kill, wait, pause, rename, remove, top
 enter.py          exec and attach
 limiting.py       limits: refusing what can't be held, and update
 stats.py          what containers use just now
 follow.py         logs
+health.py         one check of a container's health, and what checks have found
+events.py         reading the journal of events
 host_ps.py        top with the host's ps
 content.py        diff, commit, export
 copy.py           cp; containerroot.py is the root that it copies from and to

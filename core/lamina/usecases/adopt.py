@@ -349,6 +349,7 @@ class Adoption:
                 error="",
                 started_ns=started,
                 finished_ns=finished,
+                stopped_by="user" if docker.config.get("HasBeenManuallyStopped") else "",
                 operation=None,
             )
             tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))

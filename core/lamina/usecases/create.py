@@ -211,7 +211,7 @@ class Creation:
         """Fill in the settings' log driver and options where the container says nothing of them; its own options come on top."""
         context = self.context
         asked = config.supervision
-        if not context.log_driver and not context.log_options and (asked is None or asked.log_driver):
+        if asked is None and not context.log_driver and not context.log_options:
             return config
         from lamina.model.supervision import Supervision, log_limits
 

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lamina.errors import LaminaError
+from lamina.dataclasses import replace
+from lamina.errors import ConflictError, LaminaError
 from lamina.linux import process
 from lamina.model.container import Container, Status
-from lamina.model.supervision import next_delay_ms
+from lamina.model.supervision import Supervision, next_delay_ms, parse_restart
 from lamina.store.operations import locked
 from lamina.usecases.context import Context
 
@@ -116,11 +117,28 @@ class Restarts:
             with context.database.transaction() as tx:
                 context.records.set_state(tx, current.id, **changed)
 
+    def set_policy(self, container: Container, text: str) -> None:
+        """Give a container another policy; a restart that it waits for doesn't come if that is `no`.
+
+        Raises `UsageError`, and `ConflictError` for one that is removed when it has ended.
+        """
+        policy, most = parse_restart(text)
+        context = self.context
+        with locked(context.run_dir, f"container-{container.id}"):
+            current = self.starter.refreshed(container)
+            if current.config.auto_remove and policy != "no":
+                raise ConflictError(f"container '{container.name}' is removed when it has ended, so it can't be restarted")
+            supervision = (current.config.supervision or Supervision())._replace(restart=policy, restart_most=most)
+            with context.database.transaction(durable=True) as tx:
+                context.records.update_document(tx, replace(current, config=replace(current.config, supervision=supervision)))
+            if policy == "no" and current.status is Status.RESTARTING:
+                self.starter.end_restarting(current)
+
     def start_all(self, *, report: Callable[[Container, LaminaError | None], None]) -> None:
         """Start every container whose policy says so after a boot, the oldest first; each is told, with what went wrong.
 
         They are those that have been started before: with `always`; with `unless-stopped`, if no person has stopped them; with
-        `on-failure`, if they ended with a failure, which being killed by the boot is.
+        `on-failure`, if besides they ended with a failure, which being killed by the boot is, and may be restarted once more.
         """
         for container in reversed(self.context.records.all()):
             if not _starts_at_boot(container):
@@ -147,6 +165,6 @@ def _starts_at_boot(container: Container) -> bool:
     supervision = container.config.supervision
     if supervision is None or container.status is not Status.EXITED or not container.started_ns:
         return False
-    if supervision.restart == "unless-stopped" and container.stopped_by == "user":
+    if supervision.restart != "always" and container.stopped_by == "user":
         return False
-    return supervision.wants_restart(exit_code=container.exit_code, restart_count=0)
+    return supervision.wants_restart(exit_code=container.exit_code, restart_count=container.restart_count)

@@ -13,7 +13,8 @@ from lamina.model.container import Container
 def command(settings: Settings) -> int:
     """Start the containers whose restart policy says so after a boot, and print their names.
 
-    Those with --restart always; with unless-stopped, if nobody has stopped them; with on-failure, if they ended with a failure.
+    Those with --restart always; with unless-stopped, if nobody has stopped them; with on-failure, if besides they ended with a
+    failure.
     """
     failed = False
 

@@ -1,4 +1,4 @@
-"""`lamina update`: change the limits of containers."""
+"""`lamina update`: change the limits and the restart policy of containers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,12 +21,22 @@ def _update_options(function: Any) -> Any:
 
 @click.command(cls=Command)
 @_update_options
+@click.option("--restart", default="", metavar="POLICY", help="Run again: no, always, unless-stopped, on-failure[:N].")
 @click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_containers)
 @click.pass_obj
-def command(settings: Settings, /, *, containers: Sequence[str], **options: Any) -> int:
-    """Change the limits of containers, whether they run or not; what isn't said stays."""
+def command(settings: Settings, /, *, containers: Sequence[str], restart: str, **options: Any) -> int:
+    """Change the limits and the restart policy of containers, whether they run or not; what isn't said stays."""
     changes = read_changes(options)
-    if not changes:
-        raise UsageError("nothing is to be changed", hint="say a limit, as --memory 512m")
+    if not changes and not restart:
+        raise UsageError("nothing is to be changed", hint="say a limit, as --memory 512m, or --restart")
     with settings.engine() as engine:
-        return try_each(containers, lambda name: engine.containers.get(name).update(**changes))
+
+        def update(name: str) -> None:
+            handle = engine.containers.get(name)
+            if changes:
+                handle.update(**changes)
+            if restart:
+                handle.set_restart(restart)
+            engine.context.container_event("update", handle.record)
+
+        return try_each(containers, update)

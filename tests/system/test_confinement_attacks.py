@@ -1,0 +1,200 @@
+"""Attacks by which container engines were broken, carried out on this one: images that lie, links in /proc, files left open.
+
+What concerns capabilities and system calls is in `test_confinement.py`. Every attack was seen to succeed without its defence.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import archives
+import pytest
+from archives import Item, folder, link
+from builds import Context
+from cases import FOREVER, Lamina, driver_of
+
+from lamina.errors import StartError
+from lamina.model.container import MountRequest
+from lamina.runtime import mount_steps, plan, process_steps
+
+INTERPRETER = Path(os.path.realpath(sys.executable))
+
+
+@pytest.fixture
+def driver(request: pytest.FixtureRequest) -> str:
+    return driver_of(request)
+
+
+def load(lamina: Lamina, tmp_path: Path, name: str, items: dict[str, Item | str], **config: object) -> None:
+    """Make an image of busybox and one more layer."""
+    path = archives.image(tmp_path / f"{name}.tar", f"{name}:latest", [archives.busybox_layer(), archives.layer(items)], **config)
+    lamina("load", "-i", str(path))
+
+
+def bind(source: str, target: str) -> MountRequest:
+    """A bind mount."""
+    return MountRequest(type="bind", source=source, target=target)
+
+
+# The engine's own program (CVE-2019-5736)
+
+
+def test_an_image_cannot_have_the_engines_interpreter_run(lamina: Lamina, tmp_path: Path):
+    before = INTERPRETER.stat(), hashlib.sha256(INTERPRETER.read_bytes()).hexdigest()
+    items = {
+        "evil": folder(),
+        "evil/script": Item(content=b"#!/proc/self/exe\nopen('/pwned', 'w')\n", mode=0o755),
+        "evil/unreadable": Item(content=b"#! /proc/self/exe -c\n", mode=0o711),
+        "evil/nested": Item(content=b"#!/evil/script x\n", mode=0o755),
+        "evil/link": link("/proc/self/exe"),
+        "evil/descriptor": Item(content=b"#!/proc/self/fd/0\n", mode=0o755),
+        "fine": Item(content=b"#!/bin/sh\necho fine\n", mode=0o755),
+    }
+    load(lamina, tmp_path, "evil", items, Entrypoint=["/evil/script"])
+    said = lamina.error("run", "--rm", "evil", code=126)
+    assert "a link of /proc leads to the program" in said
+    container = lamina.background("--entrypoint", "sleep", "evil", "1000000")
+    with lamina.library() as engine:
+        handle = engine.containers.get(container)
+        for program in ("/proc/self/exe", *(f"/{name}" for name in items if name.startswith("evil/"))):
+            for user in ("0", "1000"):
+                with pytest.raises(StartError, match="a link of /proc") as caught:
+                    handle.exec([program], user=user)
+                assert caught.value.exit_code == 126
+        assert handle.exec_output(["/fine"], user="1000") == "fine\n"
+        assert not os.path.exists(f"{handle.root}/pwned")
+    Context(lamina, tmp_path / "context", 'FROM evil\nENTRYPOINT []\nRUN ["/evil/script"]\n').error()
+    now = INTERPRETER.stat(), hashlib.sha256(INTERPRETER.read_bytes()).hexdigest()
+    assert (now[0].st_ino, now[0].st_mtime_ns, now[1]) == (before[0].st_ino, before[0].st_mtime_ns, before[1])
+
+
+def test_the_engines_interpreter_cannot_be_written_to_even_by_who_can_reach_it(lamina: Lamina):
+    """The init of `--init` is the interpreter; the monitor has it running for as long as the container can have it open."""
+    script = "readlink /proc/1/exe; (: >> /proc/1/exe) 2>&1; (exec 3<>/proc/1/exe) 2>&1; true"
+    without = lamina("run", "--rm", "--init", "base", "sh", "-c", script)
+    assert str(INTERPRETER) not in without, "it can't be reached"
+    reaching = lamina("run", "--rm", "--init", "--cap-add", "SYS_PTRACE", "base", "sh", "-c", script)
+    assert reaching.splitlines()[0] == str(INTERPRETER)
+    assert reaching.count("Text file busy") == 2
+
+
+def test_a_process_is_not_to_be_looked_into_before_it_is_the_command(lamina: Lamina, monkeypatch: pytest.MonkeyPatch):
+    """A /proc/PID of another user that belongs to root is not dumpable: no process of the container may open its exe or fd/."""
+
+    def tell_owner(_step: process_steps.Execute, place: object) -> None:
+        os.write(1, f"{os.getuid()} {os.stat('/proc/self/status').st_uid}".encode())
+        os._exit(0)
+
+    monkeypatch.setattr(process_steps.Execute, "apply", tell_owner)
+    with lamina.library() as engine:
+        assert engine.containers.output("base", ["true"], user="1000") == "1000 0"
+
+
+# Open files, and a working directory outside (CVE-2024-21626)
+
+
+def test_a_command_has_three_descriptors_and_no_way_out_by_another(lamina: Lamina, tmp_path: Path):
+    listing = ("sh", "-c", "echo /proc/self/fd/*")
+    expected = "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2"
+    inherited = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    os.set_inheritable(inherited, True)
+    try:
+        container = lamina.background("base", *FOREVER)
+        with lamina.library() as engine:
+            handle = engine.containers.get(container)
+            assert handle.exec_output(listing).split() == [*expected.split(), "/proc/self/fd/3"], "the last is the shell's own"
+            assert engine.containers.output("base", listing).split() == [*expected.split(), "/proc/self/fd/3"]
+            for number in range(3, 12):
+                for place in (f"/proc/self/fd/{number}", f"/proc/1/fd/{number}/.."):
+                    with pytest.raises(StartError):
+                        handle.exec(["true"], working_dir=place)
+                    with pytest.raises(StartError):
+                        engine.containers.output("base", ["true"], working_dir=place)
+    finally:
+        os.close(inherited)
+    context = Context(lamina, tmp_path / "context", "FROM base\nRUN echo /proc/self/fd/* > /listing\n")
+    context.build("-t", "built")
+    assert lamina("run", "--rm", "built", "cat", "/listing").split() == [*expected.split(), "/proc/self/fd/3"]
+    for number in (3, 7, 8):
+        Context(lamina, tmp_path / "context", f"FROM base\nWORKDIR /proc/self/fd/{number}\nRUN pwd\n").error()
+
+
+# /proc, /sys and /dev that are something else (CVE-2019-16884, CVE-2023-27561, CVE-2026-41579)
+
+
+@pytest.mark.parametrize("place", ["proc", "sys", "dev"])
+@pytest.mark.parametrize("how", ["a link", "a link out", "a file"])
+def test_an_image_whose_kernel_directories_are_others_is_refused(lamina: Lamina, tmp_path: Path, place: str, how: str):
+    decoy = tmp_path / "decoy"
+    decoy.mkdir()
+    item = {"a link": link("/elsewhere"), "a link out": link(f"../../../..{decoy}"), "a file": "a file\n"}[how]
+    load(lamina, tmp_path, "liar", {"elsewhere": folder(), place: item})
+    assert f"'/{place}'" in lamina.error("run", "--rm", "liar", "true", code=125)
+    assert not list(decoy.iterdir())
+
+
+def test_nothing_is_mounted_in_proc_by_whatever_name(lamina: Lamina, tmp_path: Path):
+    load(lamina, tmp_path, "liar", {"way": link("/proc"), "file": link("/proc/sysrq-trigger")}, Volumes={"/way/sys": {}})
+    for words in (
+        ("-v", f"{tmp_path}:/proc", "base"), ("-v", f"{tmp_path}:/proc/sys", "base"), ("--tmpfs", "/proc/acpi", "base"),
+        ("-v", "/etc/hostname:/proc/version", "base"), ("liar",),
+    ):  # fmt: skip
+        assert "nothing can be mounted there: '/proc" in lamina.error("run", "--rm", *words, "true", code=125)
+    file = tmp_path / "meminfo"
+    file.write_text("as told\n", encoding="ascii")
+    assert lamina("run", "--rm", "-v", f"{file}:/proc/meminfo:ro", "base", "cat", "/proc/meminfo") == "as told"
+
+
+# What the kernel tells and takes (CVE-2025-31133, CVE-2025-52565, CVE-2022-0492)
+
+
+def test_kernel_files_are_masked_and_settings_read_only(lamina: Lamina):
+    writes = "; ".join(
+        f"(echo 1 > {path}) 2>/dev/null && echo wrote {path}"
+        for path in (
+            "/proc/sys/kernel/core_pattern",
+            "/proc/sysrq-trigger",
+            "/proc/irq/default_smp_affinity",
+            "/sys/kernel/profiling",
+        )
+    )
+    reads = "head -c 1 /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | grep -v == | tr -d '\\n' | wc -c; ls -A /sys/firmware"
+    script = f"{writes}; {reads}; mount -t cgroup none /mnt 2>/dev/null && echo mounted; cat /dev/kmsg 2>/dev/null | head -1"
+    assert lamina("run", "--rm", "base", "sh", "-c", script).split() == ["0"]
+    opened = lamina("run", "--rm", "--security-opt", "systempaths=unconfined", "base", "sh", "-c", reads).split()
+    assert int(opened[0]) > 0
+
+
+def test_a_pattern_of_masked_paths_masks_each(lamina: Lamina, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plan, "MASKED_PATHS", ("/sys/devices/system/cpu/*/topology", "/sys/no/*/where"))
+    script = "for each in /sys/devices/system/cpu/cpu*/topology; do ls -A $each | wc -l; done"
+    with lamina.library() as engine:
+        assert set(engine.containers.output("base", ["sh", "-c", script]).split()) == {"0"}
+        assert set(engine.containers.output("base", ["sh", "-c", "ls /sys/devices/system/cpu/cpu0/cache"]).split()) != {"0"}
+
+
+def test_masks_are_made_of_the_null_device_alone(lamina: Lamina, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mount_steps.FillDev, "DEVICES", (("null", 1, 5), *mount_steps.FillDev.DEVICES[1:]))
+    with lamina.library() as engine:
+        with pytest.raises(StartError, match="not the null device"):
+            engine.containers.output("base", ["true"])
+        monkeypatch.setattr(mount_steps.FillDev, "DEVICES", mount_steps.FillDev.DEVICES[1:])
+        monkeypatch.setattr(mount_steps.FillDev, "LINKS", (("null", "/proc/sysrq-trigger"), *mount_steps.FillDev.LINKS))
+        with pytest.raises(StartError, match="not the null device"):
+            engine.containers.output("base", ["true"])
+
+
+def test_a_console_is_put_where_it_belongs_or_nowhere(lamina: Lamina, tmp_path: Path):
+    shared = tmp_path / "dev"
+    shared.mkdir()
+    (shared / "pts").mkdir()
+    (shared / "console").symlink_to("/proc/sysrq-trigger")
+    with lamina.library() as engine:
+        container = engine.containers.create("base", ["true"], tty=True, mounts=[bind(str(shared), "/dev")])
+        with pytest.raises(StartError):
+            container.start()
+    done = lamina(
+        "run", "--rm", "-t", "base", "sh", "-c", "stat -c '%t %T' /dev/console; grep -c ' /dev/console devpts ' /proc/mounts"
+    )
+    assert done.split() == ["88", "0", "1"]
