@@ -43,6 +43,12 @@ for _name, _argtypes in {
 
 libc.syscall.restype = c_long
 
+# syscall(2) once more, with the types of fsconfig(2): they need not be said at each call, and a union has one for each layer.
+_function = libc["syscall"]
+_function.argtypes = (c_long, c_int, c_uint, c_char_p, c_char_p, c_int)
+_function.restype = c_long
+libc.fsconfig = _function  # type: ignore[attr-defined]  # each of its functions is an attribute
+
 # asm-generic numbers; x86_64, aarch64 and riscv64 share all from pidfd_send_signal (424) on.
 SYS_PIDFD_SEND_SIGNAL = 424
 SYS_OPEN_TREE = 428

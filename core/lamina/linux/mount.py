@@ -80,23 +80,16 @@ def fsmount(fstype: str, options: tuple[tuple[str, str | None], ...] = (), *, fl
     try:
         for key, value in (("source", source), *options):
             if value is None:
-                result = syscall(SYS_FSCONFIG, c_int(context), c_uint(FSCONFIG_SET_FLAG), c_char_p(key.encode()), None, c_int(0))
+                result = libc.fsconfig(SYS_FSCONFIG, context, FSCONFIG_SET_FLAG, key.encode(), None, 0)
             else:
                 text = os.fsencode(value)
                 if len(text) > FSCONFIG_VALUE_MAX or (text.startswith(b"/") and b"\\" in text):
                     held.append(os.open(value, O_PATH | os.O_CLOEXEC))
                     text = b"/proc/self/fd/%d" % held[-1]
-                result = syscall(
-                    SYS_FSCONFIG,
-                    c_int(context),
-                    c_uint(FSCONFIG_SET_STRING),
-                    c_char_p(key.encode()),
-                    c_char_p(text),
-                    c_int(0),
-                )
+                result = libc.fsconfig(SYS_FSCONFIG, context, FSCONFIG_SET_STRING, key.encode(), text, 0)
             if result < 0:
                 raise _context_error(context, "fsconfig", key if value is None else f"{key}={value}")
-        if syscall(SYS_FSCONFIG, c_int(context), c_uint(FSCONFIG_CMD_CREATE), None, None, c_int(0)) < 0:
+        if libc.fsconfig(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0) < 0:
             raise _context_error(context, "fsconfig", fstype)
         fd = syscall(SYS_FSMOUNT, c_int(context), c_uint(FSMOUNT_CLOEXEC), c_uint(_attributes(flags)))
         if fd < 0:

@@ -118,7 +118,8 @@ class Recorder:
                 self._replace(holder, name, self._spawning(getattr(holder, name)))
         for name in _LIBC_CALLS:
             self._replace(c_library.libc, name, self._of_libc(getattr(c_library.libc, name), name))
-        self._replace(c_library.libc, "syscall", self._by_number(c_library.libc.syscall))
+        for name in ("syscall", "fsconfig"):
+            self._replace(c_library.libc, name, self._by_number(getattr(c_library.libc, name)))
         c_library.listener = self
 
     def stop(self) -> None:
@@ -316,8 +317,9 @@ class Recorder:
         def recorded(number: Any, *arguments: Any) -> int:
             began = time.monotonic_ns()
             result: int = original(number, *arguments)
-            name = _NEW_CALLS.get(number.value, "")
-            if number.value == c_library.SYS_OPENAT2 and arguments[2]._obj.flags & _CREATING and not _is_unnamed(arguments[2]):
+            known = getattr(number, "value", number)
+            name = _NEW_CALLS.get(known, "")
+            if known == c_library.SYS_OPENAT2 and arguments[2]._obj.flags & _CREATING and not _is_unnamed(arguments[2]):
                 name = "openat2"
             if name:
                 failure = ctypes.get_errno()
