@@ -1,6 +1,7 @@
 """What a layer costs on its way in, counted and not timed: how often its bytes are read, the system calls for each of its files."""
 
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -59,3 +60,20 @@ def test_a_loaded_layer_is_read_once_and_a_file_of_it_costs_four_system_calls(
     calls = calls_of(tmp_path / "create.strace")
     assert bytes_read(calls, "/blobs/") < 10_000, "the configuration, and no layer"
     assert not [rest for _name, rest in calls if "/diff/many" in rest], "it is unpacked already"
+
+
+def test_what_a_layer_changes_is_found_without_looking_at_what_else_lies_below(tmp_path: Path) -> None:
+    for name, files in (("below", 300), ("upper", 1)):
+        (tmp_path / name / "many").mkdir(parents=True)
+        for number in range(files):
+            (tmp_path / name / "many" / str(number)).write_text(name)
+    program = (
+        "from lamina.api.types import WhiteoutFormat\n"
+        "from lamina.archive.changes import read_upper\n"
+        f"found = read_upper('{tmp_path}/upper', WhiteoutFormat.OVERLAY, lambda: '{tmp_path}/below')\n"
+        "assert [each.path for each in found] in (['many', 'many/0'], ['many/0']), found\n"
+    )
+    done = strace([sys.executable, "-c", program], tmp_path / "changes.strace", everything=True)
+    assert done.returncode == 0, done.stderr
+    looked_at = [rest for _name, rest in calls_of(tmp_path / "changes.strace") if "/below" in rest]
+    assert len(looked_at) < 30, looked_at

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lamina.api.types import Change, ChangeKind, WhiteoutFormat
@@ -92,10 +92,14 @@ class _Comparison:
         if path.count("/") >= paths.MAX_DEPTH:
             raise LaminaError(f"'{paths.shown(path)}' lies deeper than {paths.MAX_DEPTH} directories")
         listing = self._list(path, fd)
-        below = _stat_all(below_fd) if below_fd is not None else {}
         whole = whole or listing.opaque
-        gone = set(below) - set(listing.names) if whole else (listing.gone & set(below)) - set(listing.names)
-        for name in sorted(gone | set(listing.names), key=os.fsencode):
+        # Below is looked at by name, so that the walk costs what the layer holds, however much lies below.
+        candidates = listing.gone if not whole else set(os.listdir(below_fd)) if below_fd is not None else set()
+        below = _stat_each(below_fd, listing.names.keys() if not whole else listing.names.keys() & candidates)
+        gone = candidates - listing.names.keys()
+        if not whole:
+            gone &= _stat_each(below_fd, gone).keys()
+        for name in sorted(gone | listing.names.keys(), key=os.fsencode):
             child = paths.join(path, name)
             if name in gone:
                 self.changes.append(Change(path=child, kind=ChangeKind.DELETE))
@@ -125,22 +129,36 @@ class _Comparison:
     ) -> None:
         is_directory = stat.S_ISDIR(found.st_mode)
         old = self._unchanged_before_ns is not None and found.st_ctime_ns < self._unchanged_before_ns
-        with _opened(name, fd, is_directory=is_directory) as inner_fd:
+        if not is_directory:
+            self._compared(path, name, fd, found, below_fd=below_fd, below=below, is_known=old and trusted)
+            return
+        with _opened_directory(name, fd) as inner_fd:
             if inner_fd is None:
                 return  # gone since its name was read
-            if inner_fd >= 0:
-                self._refuse_redirect(path, inner_fd)
-            if below is None or below_fd is None:
-                self.changes.append(Change(path=path, kind=ChangeKind.ADD))
-            elif not (old and trusted and not is_directory) and self._differs(name, fd, found, below_fd, below):
-                self.changes.append(Change(path=path, kind=ChangeKind.MODIFY))
-            if not is_directory:
-                return
+            self._refuse_redirect(path, inner_fd)
+            self._compared(path, name, fd, found, below_fd=below_fd, below=below, is_known=False)
             if below is None or below_fd is None or not stat.S_ISDIR(below.st_mode):
                 self.directory(path, inner_fd, None, whole=True, trusted=False)
                 return
-            with _opened(name, below_fd, is_directory=True) as inner_below_fd:
+            with _opened_directory(name, below_fd) as inner_below_fd:
                 self.directory(path, inner_fd, inner_below_fd, whole=whole, trusted=trusted and old)
+
+    def _compared(
+        self,
+        path: str,
+        name: str,
+        fd: int,
+        found: os.stat_result,
+        *,
+        below_fd: int | None,
+        below: os.stat_result | None,
+        is_known: bool,
+    ) -> None:
+        """Note what is new or different; `is_known` is a file that nobody has touched."""
+        if below is None or below_fd is None:
+            self.changes.append(Change(path=path, kind=ChangeKind.ADD))
+        elif not is_known and self._differs(name, fd, found, below_fd, below):
+            self.changes.append(Change(path=path, kind=ChangeKind.MODIFY))
 
     def _differs(self, name: str, fd: int, found: os.stat_result, below_fd: int, below: os.stat_result) -> bool:
         if (found.st_dev, found.st_ino) == (below.st_dev, below.st_ino):
@@ -160,7 +178,7 @@ class _Comparison:
             raise
 
     def _list(self, path: str, fd: int) -> _Listing:
-        found = _stat_all(fd)
+        found = _stat_each(fd, os.listdir(fd))
         # A layer can't hold a socket (tar has no form for it), so one is as good as not there, and what it replaced is gone.
         sockets = {name for name, each in found.items() if stat.S_ISSOCK(each.st_mode)}
         found = {name: each for name, each in found.items() if name not in sockets} if sockets else found
@@ -216,11 +234,8 @@ def _unsupported(path: str, feature: str) -> LaminaError:
 
 
 @contextlib.contextmanager
-def _opened(name: str, dir_fd: int, *, is_directory: bool) -> Iterator[int | None]:
-    """Open a directory; -1 for what is none, None for one that has gone."""
-    if not is_directory:
-        yield -1
-        return
+def _opened_directory(name: str, dir_fd: int) -> Iterator[int | None]:
+    """Open a directory; None for one that has gone."""
     try:
         fd = os.open(name, _OPEN_DIRECTORY, dir_fd=dir_fd)
     except OSError as error:
@@ -234,9 +249,12 @@ def _opened(name: str, dir_fd: int, *, is_directory: bool) -> Iterator[int | Non
         os.close(fd)
 
 
-def _stat_all(fd: int) -> dict[str, os.stat_result]:
-    found = {}
-    for name in os.listdir(fd):
+def _stat_each(fd: int | None, names: Iterable[str]) -> dict[str, os.stat_result]:
+    """Look at those of the names that are in the directory, if there is one."""
+    found: dict[str, os.stat_result] = {}
+    if fd is None:
+        return found
+    for name in names:
         try:
             found[name] = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except OSError as error:
