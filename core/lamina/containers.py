@@ -11,6 +11,7 @@ from lamina.store.operations import Operation
 if TYPE_CHECKING:
     from lamina.engine import Engine
     from lamina.model.confinement import Confinement
+    from lamina.model.isolation import Isolation
     from lamina.model.limits import Limits
     from lamina.model.network import EndpointRequest, PortMapping
     from lamina.model.supervision import Supervision
@@ -54,6 +55,7 @@ class ContainersAPI:
         auto_remove: bool = False,
         init: bool = False,
         storage_options: Mapping[str, str] | None = None,
+        isolation: "Isolation | None" = None,
         limits: "Limits | None" = None,
         supervision: "Supervision | None" = None,
         confinement: "Confinement | None" = None,
@@ -94,6 +96,7 @@ class ContainersAPI:
             auto_remove=auto_remove,
             init=init,
             storage_options=dict(storage_options or {}),
+            isolation=isolation,
             limits=limits,
             supervision=supervision,
             confinement=confinement,

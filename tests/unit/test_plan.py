@@ -49,8 +49,11 @@ def names(steps: list[st.Step]) -> list[str]:
 def test_the_whole_plan_of_a_container_with_a_volume():
     environment = [f"PATH={DEFAULT_PATH}", "HOSTNAME=0123456789ab", "A=1"]
     assert planned(mounts=(bound("/data", read_only=True),)) == [
-        st.LeaveNamespaces(kinds=("mnt", "uts", "ipc", "net")),
+        st.LeaveNamespaces(kinds=("mnt", "uts", "ipc", "cgroup", "net")),
         st.LoopbackUp(),
+        st.WriteSysctls(
+            values=(("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0 2147483647")), required=False
+        ),
         ms.PrivateMounts(),
         ms.NewRoot(path="/union"),
         ms.MountInRoot(type="proc", target="/proc", flags=SAFE, options=()),
@@ -62,7 +65,7 @@ def test_the_whole_plan_of_a_container_with_a_volume():
             type="devpts", target="/dev/pts", flags=lm.MS_NOSUID | lm.MS_NOEXEC,
             options=(("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")),
         ),
-        ms.MountInRoot(type="tmpfs", target="/dev/shm", flags=SAFE, options=(("mode", "1777"), ("size", "65536k"))),
+        ms.MountInRoot(type="tmpfs", target="/dev/shm", flags=SAFE, options=(("mode", "1777"), ("size", "67108864"))),
         ms.MountInRoot(type="mqueue", target="/dev/mqueue", flags=SAFE, options=()),
         ms.MountInRoot(type="sysfs", target="/sys", flags=SAFE | lm.MS_RDONLY, options=()),
         ms.BindInRoot(source="/c/hostname", target="/etc/hostname", read_only=False, recursive=False, internal=True),
@@ -73,7 +76,7 @@ def test_the_whole_plan_of_a_container_with_a_volume():
         ms.ReadOnlyPaths(paths=READ_ONLY_PATHS),
         ms.PivotRoot(path="/union"),
         st.SetHostname(hostname="0123456789ab"),
-        ps.FindUser(user="", environment=environment),
+        ps.FindUser(user="", groups=(), environment=environment),
         ps.WorkingDirectory(path="/", makes=True),
         ps.NewSessionKeyring(),
         ps.BecomeUser(capabilities=DEFAULT_CAPABILITIES),
@@ -110,14 +113,15 @@ def test_labels_are_said_before_the_process_is_the_user_and_only_if_there_are_an
 
 def test_the_hosts_network_leaves_the_net_namespace_out():
     steps = planned(attachment=HOST)
-    assert steps[0] == st.LeaveNamespaces(kinds=("mnt", "uts", "ipc"))
+    assert steps[0] == st.LeaveNamespaces(kinds=("mnt", "uts", "ipc", "cgroup"))
     assert "LoopbackUp" not in names(steps)
     assert "JoinNamespace" not in names(steps)
 
 
 def test_a_network_to_join_is_entered_after_the_other_namespaces_were_left():
     steps = planned(attachment=Attachment(namespace=NetworkNamespace.JOIN, path="/proc/7/ns/net"))
-    assert steps[:2] == [st.LeaveNamespaces(kinds=("mnt", "uts", "ipc")), st.JoinNamespace(kind="net", path="/proc/7/ns/net")]
+    left, joined = st.LeaveNamespaces(kinds=("mnt", "uts", "ipc", "cgroup")), st.JoinNamespace(kind="net", path="/proc/7/ns/net")
+    assert steps[:2] == [left, joined]
 
 
 def test_loopback_stays_down_if_the_network_says_so():
@@ -192,7 +196,7 @@ def test_a_second_process_enters_by_setns_and_mounts_nothing():
         "JoinNamespaces", "OpenTerminal", "FindUser", "WorkingDirectory", "NewSessionKeyring", "BecomeUser", "FindProgram",
         "LimitPrivileges", "Execute",
     ]  # fmt: skip
-    assert steps[0] == st.JoinNamespaces(pid=42, kinds=("mnt", "uts", "ipc", "net"))
+    assert steps[0] == st.JoinNamespaces(pid=42, kinds=("mnt", "uts", "ipc", "cgroup", "net"))
     assert (steps[2].user, steps[3].path, steps[3].makes) == ("app", "/w", False)
     assert steps[-1].environment[-3:] == ["A=1", "TERM=xterm", "B=2"]
 

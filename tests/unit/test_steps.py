@@ -3,6 +3,8 @@
 import pytest
 
 from lamina.linux import mount as lm
+from lamina.model.isolation import Ulimit
+from lamina.runtime import isolation_steps as its
 from lamina.runtime import mount_steps as ms
 from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
@@ -12,6 +14,24 @@ DESCRIPTIONS = [
     (st.JoinNamespace(kind="net", path="/proc/7/ns/net"), "nsenter --net=/proc/7/ns/net"),
     (st.JoinNamespaces(pid=7, kinds=("mnt", "net")), "nsenter --target 7 --mount --net"),
     (st.LoopbackUp(), "ip link set lo up"),
+    (
+        st.WriteSysctls(values=(("net/a", "1"), ("fs/c", "2")), required=True),
+        "echo '1' > /proc/sys/net/a; echo '2' > /proc/sys/fs/c",
+    ),
+    (its.AdjustOomScore(value=-5), "echo -5 > /proc/self/oom_score_adj"),
+    (its.RaiseLimits(limits=(Ulimit("core", 0, -1),)), "prlimit --core=:unlimited"),
+    (its.LimitResources(limits=(Ulimit("core", 0, -1), Ulimit("cpu", 1, 2))), "prlimit --core=0:unlimited; prlimit --cpu=1:2"),
+    (its.HoldSharedMemory(pid=7), "nsenter --mount --target 7 # hold its /dev/shm"),
+    (
+        its.HoldTrees(trees=(("/", "/u", False, False), ("/d", "/s", True, True)), first_id=100000),
+        "mount --bind /u $HELD/; mount --rbind -o X-mount.idmap=b:0:100000:65536 /s $HELD/d",
+    ),
+    (its.HoldDev(flags=0, options=(("mode", "755"),), first_id=9), "mount -t tmpfs -o mode=755,uid=9,gid=9 tmpfs $HELD/dev"),
+    (its.ShiftDev(first_id=9), "chown -hR +9 $HELD/dev/*"),
+    (
+        its.EnterUsers(first_id=9),
+        "unshare --user --map-users 0:9:65536 --map-groups 0:9:65536 --pid --fork --setuid 0 --setgid 0",
+    ),
     (ms.PrivateMounts(), "mount --make-rprivate /"),
     (ms.NewRoot(path="/union"), "mount --bind /union /union"),
     (
@@ -37,8 +57,8 @@ DESCRIPTIONS = [
     (st.SetHostname(hostname="box"), "hostname box"),
     (ps.OpenTerminal(console=True), "open /dev/ptmx; setsid --ctty; mount --bind /dev/pts/0 /dev/console"),
     (ps.OpenTerminal(console=False), "open /dev/ptmx; setsid --ctty"),
-    (ps.FindUser(user="", environment=[]), "id 0:0"),
-    (ps.FindUser(user="app:staff", environment=[]), "id app:staff"),
+    (ps.FindUser(user="", groups=(), environment=[]), "id 0:0"),
+    (ps.FindUser(user="app:staff", groups=(), environment=[]), "id app:staff"),
     (ps.WorkingDirectory(path="/w", makes=True), "mkdir -p /w && cd /w"),
     (ps.WorkingDirectory(path="/w", makes=False), "cd /w"),
     (ps.NewSessionKeyring(), "keyctl new_session"),
@@ -67,7 +87,12 @@ def test_devices_are_described_one_by_one():
 
 def test_every_kind_of_step_is_described_here():
     described = {type(step) for step, _ in DESCRIPTIONS} | {ms.FillDev}
-    values = [value for module in (st, ms, ps) for value in vars(module).values() if isinstance(value, type)]
+    values = [
+        value
+        for module in (st, ms, ps, its)
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
     kinds = {value for value in values if issubclass(value, st.Step)} - {st.Step}
     assert kinds == described
 

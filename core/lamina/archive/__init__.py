@@ -9,7 +9,7 @@ changes.py       what a layer changes, by comparing trees or reading an upper di
 writer.py        trees and changes written as tar
 picked.py        chosen paths of a tree as entries, with no archive between
 attributes.py    owners, modes, times and xattrs of files
-extract.py       plain archives for cp; treereader.py reads a tree that somebody may be changing
+extract.py       plain archives for cp; treereader.py reads a tree that somebody may be changing, shifted.py gives it other owners
 treefacts.py     all that is to be the same of two trees; layermodel.py works it out of layers, for what lies on disk to be checked
 upper.py         an upper directory of another engine as entries
 fallback.py      core's own answers to hooks that a driver leaves out

@@ -96,13 +96,18 @@ def mount_id(fd: int) -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
 
 
-def filesystem_type(path: str) -> str:
-    """Name the file system that a path is on, as mount(8) does ("ext4", "fuse.sshfs"), by the mount that it is opened through."""
+def mount_of(path: str) -> int:
+    """Tell which mount a path is on: its number in mountinfo."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        found = mount_id(fd)
+        return mount_id(fd)
     finally:
         os.close(fd)
+
+
+def filesystem_type(path: str) -> str:
+    """Name the file system that a path is on, as mount(8) does ("ext4", "fuse.sshfs"), by the mount that it is opened through."""
+    found = mount_of(path)
     return next((mount.fstype for mount in mounts() if mount.id == found), "")
 
 

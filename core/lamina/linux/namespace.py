@@ -26,6 +26,9 @@ KINDS = {
 }
 """The names in /proc/PID/ns and their clone(2) flags."""
 
+ID_COUNT = 1 << 16
+"""How many users, and how many groups, a new user namespace has; `nobody` is 65534."""
+
 
 def unshare(flags: int) -> None:
     """Leave the namespaces of the given kinds for new ones; with CLONE_NEWPID the next child is the first in it."""
@@ -37,6 +40,42 @@ def setns(fd: int, flags: int) -> None:
     """Enter a namespace by its descriptor, or with a pidfd several of that process's at once (Linux 5.8)."""
     if libc.setns(fd, flags) < 0:
         raise failed("setns", f"/proc/self/fd/{fd}")
+
+
+def new_users(first_id: int) -> int:
+    """Make a user namespace whose ids from 0 on are this one's from `first_id` on, `ID_COUNT`; returns a descriptor that keeps it.
+
+    A process must be in it while its maps are written by one with CAP_SETUID outside (user_namespaces(7)): a child for this alone.
+    """
+    inside, outside = os.pipe(), os.pipe()
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                unshare(CLONE_NEWUSER)
+                os.write(inside[1], b"in")
+                os.close(outside[1])
+                os.read(outside[0], 1)
+            except OSError as error:
+                os.write(inside[1], str(error.errno).encode())
+            finally:
+                os._exit(0)
+        try:
+            said = os.read(inside[0], 8)
+            if said != b"in":
+                raise OSError(int(said), f"unshare: {os.strerror(int(said))}", "user namespace")
+            for name in ("uid_map", "gid_map"):
+                with open(f"/proc/{child}/{name}", "w", encoding="ascii") as file:
+                    file.write(f"0 {first_id} {ID_COUNT}")
+            return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(outside[1])
+            outside = (outside[0], -1)
+            os.waitpid(child, 0)
+    finally:
+        for fd in (*inside, *outside):
+            if fd >= 0:
+                os.close(fd)
 
 
 def identity(pid: int | str, kind: str) -> tuple[int, int]:

@@ -3,9 +3,11 @@
 Sources: pidfd_open(2), prctl(2), capabilities(7), seccomp(2), keyctl(2), proc_pid_stat(5).
 """
 
+import contextlib
 import ctypes
 import errno
 import os
+from collections.abc import Iterator
 
 from lamina.linux import libc as c_library
 from lamina.linux.libc import SYS_KEYCTL, SYS_SECCOMP, c_uint, failed, libc, syscall
@@ -104,6 +106,43 @@ def new_session_keyring() -> None:
         error = failed("keyctl")
         if error.errno not in {errno.ENOSYS, errno.EPERM}:  # no CONFIG_KEYS; a sandbox around the engine, so around this as well
             raise error
+
+
+def become_user_for_files(uid: int, gid: int) -> None:
+    """Make files as this user from here on, this thread alone, and keep every capability (setfsuid(2))."""
+    able = own_capabilities()
+    libc.setfsgid(gid)
+    libc.setfsuid(uid)
+    set_capabilities(able)  # setfsuid(2) takes away those over files
+
+
+@contextlib.contextmanager
+def files_made_as(uid: int, gid: int) -> Iterator[None]:
+    """Let the block's files be this user's, in this thread."""
+    become_user_for_files(uid, gid)
+    try:
+        yield
+    finally:
+        become_user_for_files(os.geteuid(), os.getegid())
+
+
+class _Limit(ctypes.Structure):
+    _fields_ = [("soft", ctypes.c_uint64), ("hard", ctypes.c_uint64)]
+
+
+def set_limit(number: int, soft: int, hard: int) -> None:
+    """Set one of this process's resource limits by its number; -1 is unlimited (prlimit(2))."""
+    if libc.prlimit(0, number, ctypes.byref(_Limit(soft, hard)), None) < 0:  # -1 becomes RLIM_INFINITY, all ones
+        raise failed("prlimit")
+
+
+def limit(number: int) -> tuple[int, int]:
+    """Give one of this process's resource limits, soft and hard; -1 is unlimited."""
+    found = _Limit()
+    if libc.prlimit(0, number, None, ctypes.byref(found)) < 0:
+        raise failed("prlimit")
+    soft, hard = (-1 if value == (1 << 64) - 1 else int(value) for value in (found.soft, found.hard))
+    return soft, hard
 
 
 def start_time(pid: int) -> int | None:

@@ -34,7 +34,9 @@ def open_in_proc(path: str, flags: int) -> int:
         if filesystem_magic(proc_fd) != PROC_SUPER_MAGIC or os.fstat(proc_fd).st_ino != _ROOT_INODE:
             raise OSError(errno.ENODEV, "is not the root of a procfs", "/proc")
         first, slash, rest = path.partition("/")
-        beneath = (str(os.getpid()) if first == "self" else first) + slash + rest
+        if first == "self":  # getpid(2) would be wrong for a process in a newer PID namespace than this /proc's
+            first = os.readlink("self", dir_fd=proc_fd)
+        beneath = first + slash + rest
         return openat2(proc_fd, beneath, flags, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS)
     finally:
         os.close(proc_fd)

@@ -149,7 +149,9 @@ class Recorder:
         self._note("begin", (began, 0), name, "", self._open[-1][1])
 
     def ends(self) -> None:
-        """Note that the step begun last is over."""
+        """Note that the step begun last is over; not for a child, forked in it, that goes on."""
+        if not self._open:
+            return
         name, _text, began = self._open.pop()
         self._note("end", (began, time.monotonic_ns()), name, "", "")
         if not self._open and self.process == "0" and not self._telling:

@@ -2,6 +2,7 @@
 
 steps.py     what is done to the new process, as data: each step says itself and does itself; those about namespaces
 mount_steps.py, process_steps.py   those about what it sees, and about the process itself
+isolation_steps.py   those of containers with limits, another's /dev/shm, or users of their own
 confinement.py Docker's defaults, and what a container was asked to have otherwise
 plan.py      the list of steps for one container
 init.py      the child: carries the steps out, in order, and executes the command

@@ -43,6 +43,7 @@ def run(
         report_fd, go_fd, console_fd = _keep_only(report_fd, go_fd, console_fd)
         place = Place()
         place.console_socket_fd = console_fd
+        place.report_fd = report_fd
         place.terminal_size = terminal_size
         waited = False
         for step in steps:
@@ -123,6 +124,8 @@ def _be_init(report_fd: int) -> None:
         signal.SIGILL,
     }
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    if os.getpid() != 1:  # in another's PID namespace orphans come to whoever says that they shall
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:
         if libc.listener is not None:

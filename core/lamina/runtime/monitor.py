@@ -48,6 +48,7 @@ class MonitorPlan:
         finish_command: Sequence[str] = (),
         pid_namespace: str = "",
         ends_with_creator: bool = False,
+        forks_again: bool = False,
     ) -> None:
         self.steps = steps
         self.tty = tty
@@ -69,6 +70,8 @@ class MonitorPlan:
         """The PID namespace to enter; "" for a new one."""
         self.ends_with_creator = ends_with_creator
         """Kill the container when the creator closes the channel, or dies: a build's command has nobody else."""
+        self.forks_again = forks_again
+        """Whether the steps fork once more, so that the first process is a child of the child."""
 
 
 def run(plan: MonitorPlan, channel_fd: int) -> None:
@@ -131,6 +134,7 @@ class _Monitor:
         self.listening: socket.socket | None = None
         self.stdin_ends = False
         self.pending_stdin = bytearray()
+        self.reported = b""
 
     # Starting
 
@@ -142,6 +146,8 @@ class _Monitor:
         console = socket.socketpair() if plan.tty else None
         report_read, report_write = os.pipe()
         go_read, go_write = os.pipe()
+        if plan.forks_again:
+            process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
         own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
         if plan.pid_namespace:
             with open(plan.pid_namespace, "rb") as entered:
@@ -212,13 +218,18 @@ class _Monitor:
         return True
 
     def _report(self, fd: int) -> list[bytes]:
-        line = b""
-        while not line.endswith(b"\n"):
+        while b"\n" not in self.reported:
             chunk = os.read(fd, 4096)
             if not chunk:
                 break
-            line += chunk
-        return line.rstrip(b"\n").split(b"\0")
+            self.reported += chunk
+        line, _, self.reported = self.reported.partition(b"\n")
+        words = line.split(b"\0")
+        if words[0] != b"pid":
+            return words
+        os.waitpid(self.pid, 0)  # the child has forked again, and its child is ours now
+        self.pid = int(words[1])
+        return self._report(fd)
 
     def _failed(self, report_fd: int, words: list[bytes] | None = None) -> bool:
         words = words or self._report(report_fd)

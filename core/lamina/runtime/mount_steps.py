@@ -29,9 +29,9 @@ class NewRoot(Step):
         return f"mount --bind {self.path} {self.path}"
 
     def apply(self, place: Place) -> None:
-        fd = lm.open_tree(self.path)
-        lm.move_mount(fd, self.path)
-        place.root_fd = fd
+        held = "/" in place.held
+        place.root_fd = place.tree(self.path, "/", recursive=False)
+        lm.move_mount(place.root_fd, "/" if held else self.path)  # who is held may not be let through to the path any more
 
 
 class MountInRoot(Step):
@@ -51,7 +51,9 @@ class MountInRoot(Step):
     def apply(self, place: Place) -> None:
         target_fd = self._mountpoint(place)
         try:
-            fd = lm.fsmount(self.type, self.options, flags=self.flags, source=self.type)
+            fd = place.held.pop(self.target, -1)
+            if fd < 0:
+                fd = lm.fsmount(self.type, self.options, flags=self.flags, source=self.type)
             lm.move_mount(fd, target_fd=target_fd)
         finally:
             os.close(target_fd)
@@ -123,7 +125,7 @@ class BindInRoot(Step):
         return words + (f"; mount -o remount,bind,ro $ROOT{self.target}" if self.read_only else "")
 
     def apply(self, place: Place) -> None:
-        tree_fd = lm.open_tree(self.source, recursive=self.recursive)
+        tree_fd = place.tree(self.source, self.target, recursive=self.recursive)
         place.attach(tree_fd, self.target, read_only=self.read_only, recursive=self.recursive, remember=self.internal)
 
 

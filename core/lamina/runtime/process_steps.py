@@ -9,7 +9,7 @@ from lamina.linux.fs import RESOLVE_NO_MAGICLINKS, openat2
 from lamina.linux.mount import AT_FDCWD
 from lamina.linux.procfs import write_in_proc
 from lamina.runtime.steps import Place, Step
-from lamina.runtime.users import Identity, resolve_user
+from lamina.runtime.users import Identity, resolve_groups, resolve_user
 
 
 class OpenTerminal(Step):
@@ -51,8 +51,10 @@ class OpenTerminal(Step):
 class FindUser(Step):
     """Turn the user's name into numbers, by the container's own files."""
 
-    fields = ("user", "environment")
+    fields = ("user", "groups", "environment")
     user: str
+    groups: tuple[str, ...]
+    """Supplementary groups beside those that /etc/group lists the user in."""
     environment: list[str]
 
     def describe(self) -> str:
@@ -60,6 +62,8 @@ class FindUser(Step):
 
     def apply(self, place: Place) -> None:
         place.identity = resolve_user(self.user)
+        if self.groups:
+            place.identity.groups = tuple(dict.fromkeys((*place.identity.groups, *resolve_groups(self.groups))))
         if not any(item.startswith("HOME=") for item in self.environment):
             self.environment.append("HOME=" + place.identity.home)
         for fd in (0, 1, 2):  # so that /dev/stdout can be opened again by the user (moby#31243)

@@ -15,9 +15,9 @@ import errno
 import os
 
 from lamina.linux import mount as lm
-from lamina.linux import namespace
+from lamina.linux import namespace, process
 from lamina.linux.fs import RESOLVE_NO_SYMLINKS, open_in_root
-from lamina.linux.procfs import PROC_SUPER_MAGIC, filesystem_magic
+from lamina.linux.procfs import PROC_SUPER_MAGIC, filesystem_magic, write_in_proc
 from lamina.runtime.users import Identity
 
 COVERABLE_IN_PROC = frozenset(
@@ -37,10 +37,18 @@ class Place:
         self.root_fd = -1
         self.dev_fd = -1
         self.console_socket_fd = -1
+        self.report_fd = -1
+        self.held: dict[str, int] = {}
+        """Detached mounts that were made while the host was in sight, by where they come in the root."""
         self.made: list[str] = []
         self.terminal_size: tuple[int, int] = (0, 0)
         self.identity: Identity | None = None
         self.program = ""
+
+    def tree(self, source: str, target: str, *, recursive: bool) -> int:
+        """Give the host's tree that is to be seen at `target` as a detached mount: the one that is held, or a clone made now."""
+        held = self.held.pop(target, -1)
+        return held if held >= 0 else lm.open_tree(source, recursive=recursive)
 
     def attach(self, tree_fd: int, target: str, *, read_only: bool, recursive: bool = True, remember: bool = True) -> None:
         """Attach a detached tree at `target` in the root, making what is missing. Closes the tree's descriptor."""
@@ -183,7 +191,8 @@ class JoinNamespace(Step):
 class JoinNamespaces(Step):
     """Enter another process's namespaces of these kinds: setns(2) on each of /proc/PID/ns/*.
 
-    All are opened before the first is entered: after that /proc, and the pid, may be another's.
+    All are opened before the first is entered: after that /proc, and the pid, may be another's. `user` comes last: it takes the
+    capabilities over all that isn't its own.
     """
 
     fields = ("pid", "kinds")
@@ -194,13 +203,34 @@ class JoinNamespaces(Step):
         return f"nsenter --target {self.pid} " + " ".join("--" + {"mnt": "mount"}.get(kind, kind) for kind in self.kinds)
 
     def apply(self, place: Place) -> None:
-        opened = [
-            (os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), namespace.KINDS[kind]) for kind in self.kinds
-        ]
-        for fd, flag in opened:
-            namespace.setns(fd, flag)
-            os.close(fd)
+        opened = [(os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), kind) for kind in self.kinds]
+        first_id = 0
+        if "user" in self.kinds:
+            with open(f"/proc/{self.pid}/uid_map", encoding="ascii") as file:
+                first_id = int(file.read().split()[1])
+        for fd, kind in opened:
+            if kind == "user":
+                enter_users(fd, first_id)
+            else:
+                namespace.setns(fd, namespace.KINDS[kind])
+                os.close(fd)
         os.chdir("/")
+
+
+def enter_users(fd: int, first_id: int) -> None:
+    """Enter a user namespace and become its root: until then one is nobody there. Closes the descriptor.
+
+    `first_id` is who that is out here. To it go the pipes, too: a program opens /dev/stdout again by its name.
+    """
+    for stream in (0, 1, 2):
+        if os.fstat(stream).st_mode & 0o170000 == 0o010000:
+            os.fchown(stream, first_id, first_id)
+    namespace.setns(fd, namespace.CLONE_NEWUSER)
+    os.close(fd)
+    os.setgroups(())
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    process.prctl(process.PR_SET_DUMPABLE, 0)  # which a change of the user sets as fs.suid_dumpable says
 
 
 class LoopbackUp(Step):
@@ -211,6 +241,29 @@ class LoopbackUp(Step):
 
     def apply(self, place: Place) -> None:
         namespace.loopback_up()
+
+
+class WriteSysctls(Step):
+    """Set parameters of the new network and IPC namespaces. No file of the image is in sight yet: /proc is the host's."""
+
+    fields = ("values", "required")
+    values: tuple[tuple[str, str], ...]
+    """Paths below /proc/sys, and what is written there."""
+    required: bool
+    """Whether it is an error that the kernel doesn't have one."""
+
+    def describe(self) -> str:
+        return "; ".join(f"echo '{value}' > /proc/sys/{path}" for path, value in self.values)
+
+    def apply(self, place: Place) -> None:
+        for path, value in self.values:
+            try:
+                write_in_proc(f"sys/{path}", value)
+            except FileNotFoundError:
+                if self.required:
+                    raise OSError(errno.ENOENT, "the kernel has no such sysctl", path.replace("/", ".")) from None
+            except OSError as error:
+                raise OSError(error.errno, f"the kernel refuses '{value}'", path.replace("/", ".")) from None
 
 
 class SetHostname(Step):

@@ -6,6 +6,7 @@ much of them, and never in a way that blocks (CVE-2024-9676 in other engines). S
 
 import errno
 import os
+from collections.abc import Sequence
 
 from lamina.linux.fs import open_in_root
 
@@ -81,12 +82,24 @@ def resolve_user(user: str, etc_dir: str = "/etc", *, root_fd: int | None = None
     groups: tuple[int, ...] = ()
     table = _rows(f"{etc_dir}/group", 3, root_fd)
     if colon and group:
-        found = next((entry for entry in table if entry[0] == group), None)
-        chosen = _number(found[2]) if found is not None else _number(group)
-        if chosen is None:
-            raise OSError(errno.ENOENT, "no such group in the container's /etc/group", group)
-        gid = chosen
+        (gid,) = _group_numbers(table, (group,))
     elif row is not None:
         members = [(_number(entry[2]), entry[3].split(",") if len(entry) > 3 else []) for entry in table]
         groups = tuple(dict.fromkeys(number for number, names in members if number is not None and row[0] in names))
     return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *groups))), home=home)
+
+
+def resolve_groups(groups: Sequence[str], etc_dir: str = "/etc", *, root_fd: int | None = None) -> tuple[int, ...]:
+    """Resolve names or numbers of groups, a name first. Raises `OSError` with ENOENT for a name that isn't in /etc/group."""
+    return _group_numbers(_rows(f"{etc_dir}/group", 3, root_fd), groups)
+
+
+def _group_numbers(table: Sequence[Sequence[str]], groups: Sequence[str]) -> tuple[int, ...]:
+    found = []
+    for group in groups:
+        row = next((entry for entry in table if entry[0] == group), None)
+        number = _number(row[2] if row is not None else group)
+        if number is None:
+            raise OSError(errno.ENOENT, "no such group in the container's /etc/group", group)
+        found.append(number)
+    return tuple(found)

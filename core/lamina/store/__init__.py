@@ -14,6 +14,7 @@ bootstrap.py       an image out of the host's own programs; elf.py finds the lib
 layers.py          what the drivers have on disk; views.py makes their mounts
 containers.py      containers' records
 events.py          the journal of events
+id_ranges.py       which of the host's ids are which container's users
 networks.py        networks' records: who is in them, which addresses and ports are taken
 docker_data.py     reading a Docker data directory; docker_config.py and tar_split.py read what lies in it
 """

@@ -91,6 +91,7 @@ class ContainerRecords:
     def delete(self, tx: sqlite3.Connection, container_id: str) -> None:
         """Forget a container."""
         tx.execute("DELETE FROM volume_users WHERE container_id = ?", (container_id,))
+        tx.execute("DELETE FROM id_ranges WHERE container_id = ?", (container_id,))
         tx.execute("DELETE FROM containers WHERE id = ?", (container_id,))
 
     def find(self, name: str) -> Container:

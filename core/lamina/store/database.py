@@ -173,6 +173,12 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE containers ADD COLUMN oom_killed INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE TABLE id_ranges (               -- whose users the ids from 100,000 + 65,536 N on are
+        number INTEGER PRIMARY KEY,
+        container_id TEXT NOT NULL UNIQUE
+    ) STRICT;
+    """,
 )
 """The schema's steps; `PRAGMA user_version` counts those done. A released step is never edited, a new one is added."""
 

@@ -362,11 +362,14 @@ class LayerStore:
                 else:
                     self.discard(driver, key)
 
-    def mount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> View:
-        """Attach a writable layer's union at its place in the host's mount namespace."""
+    def mount(self, driver: StorageDriver, key: str, parents: Sequence[str], *, first_id: int = 0) -> View:
+        """Attach a writable layer's union at its place in the host's mount namespace.
+
+        With `first_id` a kernel's union shows what is 0 on disk as that id, and so on; who mounts a plain tree maps it himself.
+        """
         driver.before_mount(key, parents)
         view = driver.mounts(key, parents, readonly=False)
-        views.attach(view)
+        views.attach(view, first_id=first_id)
         return view
 
     def unmount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> None:

@@ -8,24 +8,29 @@ Mounts of a kind that can't be detached (aufs's remounts, FUSE helpers) are made
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lamina.api.types import View
-from lamina.errors import LaminaError
+from lamina.dataclasses import replace
+from lamina.errors import LaminaError, NotUsableError
 from lamina.linux import mount as lm
-from lamina.linux import namespace
+from lamina.linux import namespace, process
+from lamina.linux.fs import mount_of
 from lamina.linux.libc import told
 from lamina.model.mount import Mount, MountFlag
 
 
-def attach(view: View) -> None:
-    """Make the view's mounts at its place in this mount namespace; on an error take back those already made."""
+def attach(view: View, *, first_id: int = 0) -> None:
+    """Make the view's mounts at its place in this mount namespace; on an error take back those already made.
+
+    With `first_id` an overlay shows the ids of a container that has its own: what is 0 in its layers as that one.
+    """
     made: list[str] = []
     try:
         for mount in view.mounts:
             os.makedirs(mount.target, mode=0o700, exist_ok=True)
             with told("mount", mount.describe):
-                _attach_one(mount)
+                _attach_one(mount, first_id)
             if MountFlag.REMOUNT not in mount.flags:
                 made.append(mount.target)
     except BaseException:
@@ -91,8 +96,28 @@ def can_detach(mount: Mount) -> bool:
     return not mount.type.startswith("fuse.") and mount.type != "aufs" and MountFlag.REMOUNT not in mount.flags
 
 
-def _attach_one(mount: Mount) -> None:
-    if mount.type.startswith("fuse."):
+def is_mapped_by_layers(view: View) -> bool:
+    """Whether a container's own ids are given to the view's layers: an overlay itself can't be given any. Else it is one tree.
+
+    Raises `NotUsableError` for mounts of which neither can have other ids than the disk.
+    """
+    kinds = {mount.type for mount in view.mounts}
+    if kinds - {"bind", "overlay"}:
+        raise NotUsableError(
+            f"the storage driver mounts {' and '.join(sorted(kinds))}, which can't show users of a container's own",
+            hint="choose one that mounts overlay or plain directories with --storage-driver",
+        )
+    return "overlay" in kinds
+
+
+def _attach_one(mount: Mount, first_id: int) -> None:
+    if mount.type == "overlay" and first_id:
+        fd = _overlay_mapped(mount, first_id)
+        try:
+            lm.move_mount(fd, mount.target)
+        finally:
+            os.close(fd)
+    elif mount.type.startswith("fuse."):
         _run_helper(mount)
     elif can_detach(mount):
         fd = detached(mount)
@@ -108,29 +133,80 @@ def _attach_one(mount: Mount) -> None:
 def _overlay_by_string(mount: Mount, first: OSError) -> int:
     """Make a detached overlay mount on a kernel without `lowerdir+` (before 6.7), by mount(2) and one string.
 
-    mount(2) needs a place. It gets one in a mount namespace that only a thread of ours is in, and that ends with the thread: so the
-    host never sees the mount, and a kill leaves none.
+    mount(2) needs a place. It gets one in a mount namespace that the host never sees.
     """
-    import threading  # only old kernels pay for it
+
+    def mount_and_clone() -> int:
+        _mount_by_string(mount)
+        return lm.open_tree("/proc")
+
+    try:
+        return _in_own_namespace(mount_and_clone)
+    except OSError as result:
+        first.add_note(f"by mount(2): {result}")
+        raise first from result
+
+
+def _overlay_mapped(mount: Mount, first_id: int) -> int:
+    """Make a detached overlay mount whose layers show other ids than the disk: what is 0 there is `first_id` in the union.
+
+    Files lie on disk as in any other container's layers, whoever wrote them. The kernel has that since 5.19 (mount_setattr(2)).
+    Layers of one mount are given their ids together, as the upper and the work directory must be on the same one. Overlayfs does
+    its own work, such as copying up, as the user who mounts, who must be one of these ids, too: the container's root.
+    """
+    layers = [value for key, value in mount.options if key in _LAYERS and value is not None]
+    users = namespace.new_users(first_id)
+    tops: dict[int, str] = {}
+    held: dict[int, int] = {}
+    try:
+        for path in layers:
+            number = mount_of(path)
+            tops[number] = os.path.commonpath([tops.get(number, path), path])
+        for number, top in tops.items():
+            held[number] = lm.open_tree(top)
+            lm.idmap(held[number], users)
+
+        def mapped(path: str) -> str:
+            number = mount_of(path)
+            return f"/proc/self/fd/{held[number]}/{os.path.relpath(path, tops[number])}"
+
+        options = tuple((key, mapped(value) if key in _LAYERS and value is not None else value) for key, value in mount.options)
+
+        def mount_as_its_root() -> int:
+            for fd in held.values():
+                lm.move_mount(fd, mount.target)  # each over the one before; kernels before 6.15 want layers that are somewhere
+            process.become_user_for_files(first_id, first_id)
+            return detached(replace(mount, options=options))
+
+        return _in_own_namespace(mount_as_its_root)
+    finally:
+        for fd in (users, *held.values()):
+            os.close(fd)
+
+
+_LAYERS = frozenset({"lowerdir+", "upperdir", "workdir"})
+
+
+def _in_own_namespace(work: Callable[[], int]) -> int:
+    """Do the work in a mount namespace that only a thread of ours is in, and that ends with it: a kill leaves no mount."""
+    import threading  # few kernels and few containers pay for it
 
     made: list[int | OSError] = []
 
-    def mount_and_clone() -> None:
+    def run() -> None:
         try:
             namespace.unshare(namespace.CLONE_NEWNS)  # unshares the working directory too: unshare(2), CLONE_NEWNS
             lm.make_private()
-            _mount_by_string(mount)
-            made.append(lm.open_tree("/proc"))
+            made.append(work())
         except OSError as error:
             made.append(error)
 
-    thread = threading.Thread(target=mount_and_clone)
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
     (result,) = made
     if isinstance(result, OSError):
-        first.add_note(f"by mount(2): {result}")
-        raise first from result
+        raise result
     return result
 
 

@@ -5,6 +5,7 @@ settings.py       where the store is, and which driver is the default
 create.py         a container from an image: its layer, its volumes, its record
 start.py          mounting, launching, and settling what has ended
 restarts.py       starting again what has ended, and what a boot has ended
+isolating.py      namespaces that are shared, users of a container's own, limits: checked, and what they come to
 control.py        stop, kill, wait, pause, rename, remove, top
 enter.py          exec and attach
 limiting.py       limits: refusing what can't be held, and update

@@ -36,6 +36,8 @@ class ContainerRoot:
     fd: int
     container: Container
     kernel_mounts: frozenset[int] = frozenset()
+    first_id: int = 0
+    """Who the container's root is to the host: another than 0 while a container with users of its own runs."""
 
     def is_kernels(self, fd: int) -> bool:
         """Whether what is open is the kernel's and no file of the container."""
@@ -95,7 +97,15 @@ class ContainerRoots:
             except (FileNotFoundError, ProcessLookupError) as error:
                 raise StateError(f"container '{container.name}' has just ended", hint="try again") from error
             kernel = frozenset(each.id for each in mounts if _is_kernels(each))
-            yield ContainerRoot(fd=root_fd, container=container, kernel_mounts=kernel)
+            first_id = 0
+            if container.config.isolation is not None:
+                from lamina.linux.process import files_made_as
+                from lamina.usecases.isolating import own_first_id
+
+                first_id = own_first_id(self.context, container)
+                if first_id:
+                    stack.enter_context(files_made_as(first_id, first_id))
+            yield ContainerRoot(fd=root_fd, container=container, kernel_mounts=kernel, first_id=first_id)
 
     @contextlib.contextmanager
     def _with_mountpoints(self, container: Container, name: str, *, streaming: bool) -> Iterator[ContainerRoot]:

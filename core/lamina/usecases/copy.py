@@ -13,9 +13,11 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lamina.api.types import LayerReader
 from lamina.archive.compression import Decompressed, Readable, Writable
 from lamina.archive.extract import Place, extract
 from lamina.archive.layer import LayerTar
+from lamina.archive.shifted import ShiftedOwners
 from lamina.archive.treereader import PIN, TreeReader
 from lamina.archive.writer import write_entries
 from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
@@ -61,7 +63,8 @@ class Copying:
         """Copy a file or a directory of the host into a container; gives the bytes of the files."""
         with _host(source) as host, _pinned(host, follow=follow) as (source_fd, name):
             with self._side(container, path, writing=True) as side:
-                return _copy(source_fd, name, side, owner=None if keep_owner else (0, 0))
+                root = side.root.first_id if side.root is not None else 0
+                return _copy(source_fd, name, side, owner=None if keep_owner else (root, root))
 
     def copy_in_archive(self, container: Container, archive: Readable, path: str) -> int:
         """Extract a tar archive, plain or packed, in a container's directory; owners are those that it says."""
@@ -76,7 +79,7 @@ class Copying:
                 stack.callback(os.close, fd)
                 _check_writable(side, fd)
                 plain = stack.enter_context(Decompressed(archive, hashed=False))
-                entries = LayerTar(plain, require_end=False, whiteouts=False)
+                entries = _inward(LayerTar(plain, require_end=False, whiteouts=False), side)
                 size_bytes = extract(entries, Place(fd=fd, shown=side.shown, root_fd=side.root_fd, path=side.path))
                 plain.finish()  # whoever writes the archive must not be stopped by a closed pipe before its end
                 return size_bytes
@@ -88,13 +91,13 @@ class Copying:
             with self._side(container, path, writing=False) as side, _pinned(side, follow=follow) as (source_fd, name):
                 closed = side.root.is_kernels if side.root is not None else lambda _fd: False
                 owner = None if keep_owner else (os.geteuid(), os.getegid())
-                return _copy(source_fd, name, host, owner=owner, is_closed=closed)
+                return _copy(source_fd, name, host, owner=owner, is_closed=closed, out_of=side)
 
     def copy_out_archive(self, container: Container, path: str, out: Writable, *, follow: bool) -> None:
         """Write a file or a directory of a container as a tar archive."""
         with self._side(container, path, writing=False, streaming=True) as side, _pinned(side, follow=follow) as (fd, name):
             closed = side.root.is_kernels if side.root is not None else lambda _fd: False
-            write_entries(out, TreeReader(fd, name, is_closed=closed))
+            write_entries(out, _outward(TreeReader(fd, name, is_closed=closed), side))
 
     @contextlib.contextmanager
     def _side(self, container: Container, path: str, *, writing: bool, streaming: bool = False) -> Iterator[Side]:
@@ -162,8 +165,9 @@ def _explained(error: OSError, side: Side) -> Exception:
 
 
 def _copy(
-    source_fd: int, name: str, side: Side, *, owner: tuple[int, int] | None, is_closed: Callable[[int], bool] = lambda _fd: False
-) -> int:
+    source_fd: int, name: str, side: Side, *, owner: tuple[int, int] | None, is_closed: Callable[[int], bool] = lambda _fd: False,
+    out_of: Side | None = None,
+) -> int:  # fmt: skip
     """Copy what is pinned to the destination, by the table in docker cp's manual."""
     is_directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
     directory_fd, new_name = _destination(side, source_is_directory=is_directory)
@@ -174,10 +178,23 @@ def _copy(
             new_name = name
         else:
             shown = posixpath.dirname(shown.rstrip("/").removesuffix("/.").rstrip("/")) or ("/" if shown.startswith("/") else ".")
-        entries = TreeReader(source_fd, new_name, is_closed=is_closed)
+        entries: LayerReader = TreeReader(source_fd, new_name, is_closed=is_closed)
+        entries = _inward(entries, side) if out_of is None else _outward(entries, out_of)
         return extract(entries, Place(fd=directory_fd, shown=shown), owner=owner)
     finally:
         os.close(directory_fd)
+
+
+def _inward(entries: LayerReader, side: Side) -> LayerReader:
+    """Give the entries the owners by which the host knows the container's users."""
+    first_id = side.root.first_id if side.root is not None else 0
+    return ShiftedOwners(entries, first=0, to=first_id) if first_id else entries
+
+
+def _outward(entries: LayerReader, side: Side) -> LayerReader:
+    """Give the entries the owners that they have in the container."""
+    first_id = side.root.first_id if side.root is not None else 0
+    return ShiftedOwners(entries, first=first_id, to=0) if first_id else entries
 
 
 def _destination(side: Side, *, source_is_directory: bool) -> tuple[int, str | None]:

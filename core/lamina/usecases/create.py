@@ -44,6 +44,10 @@ class Creation:
         with self._image_there(config.image):
             image_config = context.images.config(image)
         config = self._with_supervision(self._with_network(merge_image_defaults(config, image_config)))
+        if config.isolation is not None:
+            from lamina.usecases.isolating import settled
+
+            config = settled(context, config, config.isolation)
         if not config.arguments:
             raise UsageError("no command specified", hint="the image has none; give one after its name")
         self._check(config)
@@ -105,6 +109,10 @@ class Creation:
                 with context.database.transaction() as tx:
                     context.images.get(container.image_id)
                     context.records.insert(tx, container, operation)
+                    if container.config.isolation is not None and container.config.isolation.has_own_users:
+                        from lamina.store.id_ranges import allocate
+
+                        allocate(tx, container.id)
                     context.layers.record(tx, storage, container.id, container.parents, operation, state="writable")
                 return
             except LayerGoneError:  # another process has discarded the unpacked layers, which nothing stood on yet

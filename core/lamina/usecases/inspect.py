@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.model.container import Container, MountRequest, Status
 from lamina.model.image_config import format_time
 from lamina.model.reference import Reference
+from lamina.runtime.plan import SHM_BYTES
 from lamina.store.images import Image
 from lamina.usecases.context import Context
 from lamina.usecases.volumes import Volume, Volumes
+
+if TYPE_CHECKING:
+    from lamina.model.isolation import Isolation
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -69,11 +73,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             },
             "AutoRemove": config.auto_remove,
             "VolumeDriver": "",
-            "IpcMode": "private",
-            "PidMode": "",
-            "UTSMode": "",
-            "CgroupnsMode": "host",
-            "UsernsMode": "host",
+            **_isolation(config.isolation),
             **confinement_document(config.confinement),
             "ReadonlyRootfs": config.read_only,
             "Init": config.init,
@@ -89,7 +89,6 @@ def container_document(context: Context, volumes: Volumes, container: Container)
                 if request.type == "tmpfs"
             }
             or None,
-            "ShmSize": 65536 << 10,
         },
         "GraphDriver": {"Name": driver.name, "Data": driver.describe(container.id, container.parents)},
         "Mounts": [_mount(context, volumes, container, request) for request in config.mounts],
@@ -128,6 +127,24 @@ def _health(context: Context, container: Container) -> dict[str, Any]:
 
     health = read_health(context, container)
     return {"Health": health.document()} if health is not None else {}
+
+
+def _isolation(asked: "Isolation | None") -> dict[str, Any]:
+    from lamina.model.isolation import Isolation, sysctl_name  # images and volumes have none of it
+
+    asked = asked or Isolation()
+    return {
+        "IpcMode": asked.ipc or "private",
+        "PidMode": asked.pid,
+        "UTSMode": asked.uts,
+        "CgroupnsMode": asked.cgroup_namespace or "private",
+        "UsernsMode": asked.user_namespace or "host",
+        "Ulimits": [{"Name": name, "Hard": hard, "Soft": soft} for name, soft, hard in asked.ulimits],
+        "Sysctls": {sysctl_name(path): value for path, value in asked.sysctls.items()},
+        "ShmSize": (asked.shm_bytes or SHM_BYTES) if asked.ipc in {"", "private", "shareable"} else 0,
+        "GroupAdd": list(asked.groups) or None,
+        "OomScoreAdj": asked.oom_score_adj or 0,
+    }
 
 
 def _bind(request: MountRequest) -> str:

@@ -20,8 +20,9 @@ from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, parse_detach_keys
 from lamina.runtime.confinement import confine
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
-from lamina.runtime.plan import PlannedMount, plan
+from lamina.runtime.plan import USUAL, PlannedMount, plan
 from lamina.runtime.steps import Step
+from lamina.store import views
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
 from lamina.usecases.volumes import Volumes
@@ -119,6 +120,13 @@ class Starter:
     ) -> list[Step]:
         storage = self.context.layers.driver(container.driver)
         view = storage.mounts(container.id, container.parents, readonly=False)
+        spaces = USUAL
+        if container.config.isolation is not None:
+            from lamina.usecases import isolating
+
+            spaces = isolating.spaces(
+                self.context, container, container.config.isolation, root_is_mapped=views.is_mapped_by_layers(view)
+            )
         return plan(
             root=view.root,
             config=container.config,
@@ -129,6 +137,7 @@ class Starter:
             cgroup=cgroups.shown(cgroups.own_cgroup(container), container.config.limits),
             devices=devices.nodes if devices is not None else (),
             confined=confine(container.config.confinement, filter_dir=self.context.filter_dir),
+            spaces=spaces,
         )
 
     def _launch(self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int]) -> Launch:
@@ -177,12 +186,21 @@ class Starter:
             context.container_event("die", container, execDuration=str(lasted_s), exitCode=str(code))
 
         os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
+        first_id, pid_namespace = 0, ""
+        donors: Sequence[Container] = ()
+        if config.isolation is not None:
+            from lamina.usecases import isolating
+
+            isolating.check_raised(config.isolation)
+            donors = isolating.joined_containers(context, config.isolation)
+            pid_namespace = isolating.pid_namespace(context, config.isolation)
+            first_id = isolating.own_first_id(context, container)
         for request in config.mounts:
             if request.type == "bind" and not os.path.exists(request.source):
                 raise NotFoundError(
                     f"the volume's source '{request.source}' doesn't exist", hint="create it, or remove the container"
                 )
-        context.layers.mount(storage, container.id, container.parents)
+        context.layers.mount(storage, container.id, container.parents, first_id=first_id)
         cgroups.prepare(cgroup, limits=config.limits, rules=rules)
         monitor_plan = MonitorPlan(
             steps=steps,
@@ -195,6 +213,8 @@ class Starter:
             socket_path=context.socket_path(container.id),
             terminal_size=terminal_size,
             finish_command=(sys.executable, "-P", "-m", "lamina.finish", context.root_dir, context.run_dir, container.id),
+            pid_namespace=pid_namespace,
+            forks_again=bool(first_id),
         )
         launched = launch(monitor_plan)
         context.children.add(launched.monitor_pid)
@@ -202,8 +222,9 @@ class Starter:
             launched.wait_ready()
             if prepared is not None:
                 self.networking.carry_out(prepared, container, launched.pid)
-            if joined is not None and not self._runs(joined):  # else the namespace may be of whoever got its pid
-                raise StateError(f"container '{joined.name}', whose network is to be joined, has just ended")
+            for donor in (*donors, *((joined,) if joined is not None else ())):
+                if not self._runs(donor):  # then the namespace may be of whoever got its pid
+                    raise StateError(f"container '{donor.name}', of which a namespace is to be joined, has just ended")
             with context.database.transaction() as tx:
                 made = tuple(dict.fromkeys((*container.made_mountpoints, *launched.made_mountpoints)))
                 if made != container.made_mountpoints:
