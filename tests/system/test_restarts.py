@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ def runs_again(container: ContainerHandle, pid: int) -> bool:
     return new not in {0, pid} and Path(f"/proc/{new}/cmdline").read_bytes().startswith(b"sleep")
 
 
+def stopped_by(lamina: Lamina, name: str) -> str:
+    with lamina.library() as engine:
+        return engine.containers.get(name).record.stopped_by
+
+
 def test_a_failing_container_is_started_as_often_as_it_may_be(lamina: Lamina):
     lamina("run", "-d", "--name", "box", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo begun; exit 3")
     with lamina.library() as engine:
@@ -60,6 +66,12 @@ def test_who_waits_or_is_attached_hears_the_first_end(lamina: Lamina):
     done = lamina.result("run", "--name", "box", "--restart", "always", "busybox", "sh", "-c", "cat /proc/uptime; sleep 1; exit 5")
     assert (done.returncode, done.stdout.count("\n")) == (5, 1)
     assert lamina("wait", "box") == "5"
+    with subprocess.Popen(lamina.command("run", "--name", "ended", "--restart", "always", "busybox", *FOREVER)) as run_:
+        wait_until(lambda: "ended" in lamina("ps", "--format", "{{.Names}}"), "its start")
+        run_.send_signal(signal.SIGQUIT)  # at a terminal Ctrl-\; pid 1 has no handler for it
+        wait_until(lambda: stopped_by(lamina, "ended") == "user", "the stop that is remembered")
+        lamina("kill", "ended")
+        assert run_.wait() == 137
     assert "contradict" in lamina.error("run", "--rm", "--restart", "always", "busybox", "true", code=125)
 
 

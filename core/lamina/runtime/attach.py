@@ -5,7 +5,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lamina.dataclasses import dataclass, field
@@ -61,6 +61,8 @@ class Relay:
     early: Sequence[tuple[int, bytes]] = ()
     pid: int = 0
     """Where signals that this process gets are sent on to; 0 for nowhere."""
+    passing: Callable[[int], None] | None = None
+    """Called with each of them before it is sent on."""
     detached: bool = False
     _keys_seen: bytes = b""
     _ended_by: int = 0
@@ -187,6 +189,8 @@ class Relay:
         if number == signal.SIGWINCH:
             self._send_size()
         elif self.pid:
+            if self.passing is not None:
+                self.passing(number)
             try:
                 os.kill(self.pid, number)
             except ProcessLookupError:

@@ -47,7 +47,7 @@ class Control:
         if not container.is_up:
             self._require_running(container)
         if number in {signal.SIGKILL, parse_signal(container.config.stop_signal or "TERM")}:
-            container = self._remember_stop(container, "user")
+            container = self.starter.remember_stop(container, "user")
             if not container.is_active:
                 return
         self._require_running(container)
@@ -69,31 +69,13 @@ class Control:
         Who asked, `user` or `shutdown`, is remembered: its restart policy doesn't start it again.
         """
         number = parse_signal(signal_name or container.config.stop_signal or "TERM")
-        container = self._remember_stop(container, asked_by)
+        container = self.starter.remember_stop(container, asked_by)
         if container.status is Status.PAUSED:
             self.unpause(container)
         if container.is_active:
             self._signal(container, number)
             self.context.container_event("kill", container, signal=str(number))
         return time.monotonic()
-
-    def _remember_stop(self, container: Container, asked_by: str) -> Container:
-        """Record that a container's end is asked for, and end a restart that it waits for; gives it as it is now."""
-        supervision = container.config.supervision
-        if supervision is None or supervision.restart == "no":
-            current = self.starter.refreshed(container)
-            if current.is_active:
-                with self.context.database.transaction() as tx:
-                    self.context.records.set_state(tx, current.id, stopped_by=asked_by)
-            return current
-        with locked(self.context.run_dir, f"container-{container.id}"):  # else its end may be settled in between, and restarted
-            current = self.starter.refreshed(container)
-            if current.status is Status.RESTARTING:
-                self.starter.end_restarting(current, stopped_by=asked_by)
-            elif current.is_active:
-                with self.context.database.transaction(durable=True) as tx:
-                    self.context.records.set_state(tx, current.id, stopped_by=asked_by)
-            return self.starter.refreshed(current)
 
     def finish_stop(self, container: Container, timeout_s: int | None = None, *, asked_at_s: float) -> None:
         """Wait for the end of what was asked to stop, and kill it when its time is over."""
@@ -120,8 +102,8 @@ class Control:
         while container.is_up:
             if container.status is Status.RESTARTING:
                 self._wait_restarted(container)
-            elif supervision is not None and supervision.restart != "no":  # its record may soon be the next run's
-                return self._hear_exit(container)
+            elif supervision is not None and supervision.restart != "no" and _has_monitor(container):
+                return self._hear_exit(container)  # its record may soon be the next run's
             else:
                 if container.config.auto_remove:  # its record goes with it, so its code is heard from the monitor
                     code = self._hear_exit(container)
@@ -223,7 +205,7 @@ class Control:
             said = "restarting" if current.status is Status.RESTARTING else "running"
             raise ConflictError(f"container '{container.name}' is {said}", hint="stop it first, or use --force")
         if current.is_up:
-            current = self._remember_stop(current, "user")
+            current = self.starter.remember_stop(current, "user")
         if current.is_active:
             if current.status is Status.PAUSED:
                 self.unpause(current)
@@ -321,6 +303,10 @@ class Control:
     def _set_status(self, container: Container, status: Status) -> None:
         with self.context.database.transaction() as tx:
             self.context.records.set_state(tx, container.id, status=status)
+
+
+def _has_monitor(container: Container) -> bool:
+    return process.is_alive(container.monitor_pid, container.monitor_started)
 
 
 def _wait_for(pid: int, started: int | None, timeout_s: float) -> bool:

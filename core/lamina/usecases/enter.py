@@ -152,6 +152,7 @@ class Entering:
             tty=container.config.tty,
             detach_keys=parse_detach_keys(detach_keys),
             pid=container.pid if pass_signals else 0,
+            passing=self.starter.stop_remembered(container),
         )
         self.context.container_event("attach", container)
         code = relay.run()

@@ -84,7 +84,7 @@ def check(context: Context, entering: Entering, container: Container) -> str:
     """Check a container once and write down the result; gives the status that it has now."""
     supervision = container.config.supervision
     if supervision is None or supervision.health is None or container.status is not Status.RUNNING:
-        return "starting"
+        return known.status if (known := read_health(context, container)) is not None else "starting"
     asked = supervision.health.with_defaults()
     signal.alarm(asked.timeout_ns // 10**9 + GRACE_S)
     begun_ns = time.time_ns()

@@ -1,9 +1,10 @@
 """Starting a container, and settling one that has ended: the two ends between which its mounts and processes exist."""
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -339,6 +340,7 @@ class Starter:
             early=launched.early,
             parser=launched.parser,
             pid=container.pid if pass_signals else 0,
+            passing=self.stop_remembered(container),
         ).run()
         if code is None and process.is_alive(container.monitor_pid, container.monitor_started):
             return None
@@ -383,6 +385,35 @@ class Starter:
             context.container_event("die", current, time_ns=finished_ns, exitCode=str(code))
         context.happened("exited", current, exitCode=str(code))
         return current
+
+    def remember_stop(self, container: Container, asked_by: str) -> Container:
+        """Record that a container's end is asked for, and end a restart that it waits for; gives it as it is now."""
+        supervision = container.config.supervision
+        if supervision is None or supervision.restart == "no":
+            current = self.refreshed(container)
+            if current.is_active:
+                with self.context.database.transaction() as tx:
+                    self.context.records.set_state(tx, current.id, stopped_by=asked_by)
+            return current
+        with locked(self.context.run_dir, f"container-{container.id}"):  # else its end may be settled in between, and restarted
+            current = self.refreshed(container)
+            if current.status is Status.RESTARTING:
+                self.end_restarting(current, stopped_by=asked_by)
+            elif current.is_active:
+                with self.context.database.transaction(durable=True) as tx:
+                    self.context.records.set_state(tx, current.id, stopped_by=asked_by)
+            return self.refreshed(current)
+
+    def stop_remembered(self, container: Container) -> Callable[[int], None] | None:
+        """What a client calls before it passes a signal on: a person who ends a container at its terminal has stopped it."""
+        if container.config.supervision is None or container.config.supervision.restart == "no":
+            return None
+
+        def passing(number: int) -> None:
+            if number in {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT}:
+                self.remember_stop(container, "user")
+
+        return passing
 
     def end_restarting(self, container: Container, *, stopped_by: str = "") -> None:
         """Let a restarting container be an ended one; the caller holds its lock."""
