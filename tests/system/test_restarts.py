@@ -1,16 +1,18 @@
 """Restart policies without a daemon: who starts a container again, who may not, and what is left when its keeper is killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina, driver_of, each_driver, is_gone, wait_until
+from cases import FOREVER, PROGRAM, Lamina, driver_of, each_driver, is_gone, wait_until
 
 from lamina.container import ContainerHandle
 from lamina.engine import Engine
 from lamina.linux import process
+from lamina.model.container import MountRequest
 from lamina.model.supervision import Supervision
 
 
@@ -113,6 +115,32 @@ def test_stop_ends_a_restart_that_is_waited_for_and_start_hastens_it(lamina: Lam
         lamina("rm", "--force", box.name)
 
 
+def test_its_log_is_followed_from_one_run_to_the_next(lamina: Lamina, tmp_path: Path):
+    heard = tmp_path / "heard"
+    with lamina.library() as engine:
+        box = run(engine, "always", "sh", "-c", "echo begun; exec sleep 1000000")
+        with heard.open("w") as out, subprocess.Popen(lamina.command("logs", "-f", box.name), stdout=out) as follower:
+            wait_until(lambda: heard.read_text() == "begun\n", "the first run's line")
+            end(box)
+            wait_until(lambda: heard.read_text() == "begun\n" * 2, "the second run's line")
+            box.stop(timeout_s=0)
+            assert follower.wait() == 0
+    assert heard.read_text() == "begun\n" * 2
+
+
+def test_a_restart_that_cannot_be_made_is_told_and_is_the_last(lamina: Lamina, tmp_path: Path):
+    source = tmp_path / "source"
+    source.mkdir()
+    with lamina.library() as engine:
+        mounts = [MountRequest(type="bind", source=str(source), target="/source")]
+        box = engine.containers.run("busybox", FOREVER, mounts=mounts, supervision=Supervision(restart="always"))
+        source.rmdir()
+        end(box)
+        wait_until(lambda: box.status == "exited", "the failure")
+        assert "doesn't exist" in box.inspect()["State"]["Error"]
+        assert box.record.restart_count == 1
+
+
 def test_another_policy_holds_for_the_next_end(lamina: Lamina):
     with lamina.library() as engine:
         box = engine.containers.run("busybox", FOREVER, name="box")
@@ -169,6 +197,17 @@ def test_a_killed_monitor_or_keeper_is_replaced_by_the_next_command(lamina: Lami
         box = engine.containers.get(box.id)
         wait_until(lambda: runs_again(box, pid), "the restart by another keeper")
         assert box.record.restart_count == 2
+
+
+def test_the_unit_is_one_that_systemd_takes(lamina: Lamina, tmp_path: Path):
+    root = f"{lamina.root}/100% a"
+    unit = tmp_path / "lamina.service"
+    unit.write_text(subprocess.run([PROGRAM, "--root", root, "system", "unit"], capture_output=True, text=True, check=True).stdout)
+    assert f'ExecStart={PROGRAM} --root "{lamina.root}/100%% a" system start\n' in unit.read_text()
+    verify = shutil.which("systemd-analyze")
+    if verify is not None:  # not every machine with the kernel that we need has systemd
+        done = subprocess.run([verify, "verify", str(unit)], capture_output=True, text=True, check=False)
+        assert (done.returncode, str(unit) in done.stderr) == (0, False), done.stderr
 
 
 def test_after_a_boot_those_run_that_should(lamina: Lamina):
