@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.model.container import Container, MountRequest, Status
 from lamina.model.image_config import format_time
+from lamina.model.limits import Limits
 from lamina.model.reference import Reference
+from lamina.runtime.cgroups import oom_kills, own_cgroup
 from lamina.runtime.plan import SHM_BYTES
 from lamina.store.images import Image
 from lamina.usecases.context import Context
@@ -38,7 +40,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
             "Running": container.is_up,  # Docker's meaning
             "Paused": container.status is Status.PAUSED,
             "Restarting": container.status is Status.RESTARTING,
-            "OOMKilled": False,
+            "OOMKilled": oom_kills(own_cgroup(container)) > 0 if running else container.oom_killed,
             "Dead": False,
             "Pid": container.pid if running else 0,
             "ExitCode": container.exit_code,
@@ -89,6 +91,7 @@ def container_document(context: Context, volumes: Volumes, container: Container)
                 if request.type == "tmpfs"
             }
             or None,
+            **_limits(config.limits),
         },
         "GraphDriver": {"Name": driver.name, "Data": driver.describe(container.id, container.parents)},
         "Mounts": [_mount(context, volumes, container, request) for request in config.mounts],
@@ -129,6 +132,38 @@ def _health(context: Context, container: Container) -> dict[str, Any]:
     return {"Health": health.document()} if health is not None else {}
 
 
+def _limits(asked: Limits | None) -> dict[str, Any]:
+    limits = asked or Limits()
+    both = limits.memory_swap_bytes or limits.memory_bytes * 2
+    return {
+        "CgroupParent": limits.cgroup_parent,
+        "Memory": limits.memory_bytes,
+        "MemorySwap": both,
+        "MemoryReservation": limits.memory_reservation_bytes,
+        "MemorySwappiness": None if limits.memory_swappiness < 0 else limits.memory_swappiness,
+        "OomKillDisable": limits.oom_kill_disabled,
+        "NanoCpus": limits.nano_cpus,
+        "CpuPeriod": limits.cpu_period_us,
+        "CpuQuota": limits.cpu_quota_us,
+        "CpuShares": limits.cpu_shares,
+        "CpusetCpus": limits.cpuset_cpus,
+        "CpusetMems": limits.cpuset_mems,
+        "PidsLimit": limits.pids or None,
+        "BlkioWeight": limits.blkio_weight,
+        **{
+            f"BlkioDevice{direction.capitalize()}{name}": [
+                {"Path": each.device, "Rate": each.per_second}
+                for each in limits.device_rates
+                if (each.direction, each.unit) == (direction, unit)
+            ]
+            for unit, name in (("bps", "Bps"), ("iops", "IOps"))
+            for direction in ("read", "write")
+        },
+        "Devices": [
+            {"PathOnHost": each.source, "PathInContainer": each.target, "CgroupPermissions": each.permissions}
+            for each in limits.devices
+        ],
+        "DeviceCgroupRules": list(limits.device_rules) or None,
 def _isolation(asked: "Isolation | None") -> dict[str, Any]:
     from lamina.model.isolation import Isolation, sysctl_name  # images and volumes have none of it
 

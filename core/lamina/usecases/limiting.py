@@ -1,15 +1,17 @@
 """Limits of containers as use cases: refusing what can't be held, and changing those of a container that exists (`update`)."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from lamina.dataclasses import replace
 from lamina.errors import StateError
+from lamina.linux.cgroup import MOUNT_POINT, Cgroup, hierarchies
 from lamina.model.container import Container, ContainerConfig, Status
 from lamina.model.limits import Limits
 from lamina.runtime import limits as held
-from lamina.runtime.cgroups import own_cgroup
+from lamina.runtime.cgroups import CONTROLLERS, PARENT, own_cgroup
 from lamina.runtime.devices import given_devices
 from lamina.store.operations import locked
 from lamina.usecases.context import Context
@@ -20,6 +22,31 @@ def check(config: ContainerConfig) -> None:
     if config.limits is not None:
         held.check(config.limits.checked(processors=os.cpu_count() or 1))
         given_devices(config)
+
+
+def cgroup_abilities() -> dict[str, Any]:
+    """Say which limits this machine can hold, under the names of Docker's `info`."""
+    machine = hierarchies()
+    second = machine.unified == MOUNT_POINT
+    above = Cgroup(machine, PARENT)
+    with contextlib.suppress(OSError):  # then nothing of it can be held, and that is what is told
+        above.make_parent([*CONTROLLERS, "cpuset"])
+
+    def has(controller: str, first: str, then: str) -> bool:
+        return above.has(controller, then if machine.version(controller) == 2 else first)
+
+    return {
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if second else "1",
+        "MemoryLimit": has("memory", "memory.limit_in_bytes", "memory.max"),
+        "SwapLimit": has("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"),
+        "CpuCfsPeriod": has("cpu", "cpu.cfs_period_us", "cpu.max"),
+        "CpuCfsQuota": has("cpu", "cpu.cfs_quota_us", "cpu.max"),
+        "CPUShares": has("cpu", "cpu.shares", "cpu.weight"),
+        "CPUSet": has("cpuset", "cpuset.cpus", "cpuset.cpus"),
+        "PidsLimit": has("pids", "pids.max", "pids.max"),
+        "OomKillDisable": above.has("memory", "memory.oom_control"),
+    }
 
 
 def update(context: Context, container: Container, changes: Mapping[str, Any]) -> Container:

@@ -14,6 +14,7 @@ from lamina.model.image_config import format_time
 from lamina.usecases.content import Content
 from lamina.usecases.context import Context
 from lamina.usecases.disk import DiskUsage, discard_unused_layers, disk_usage
+from lamina.usecases.limiting import cgroup_abilities
 from lamina.usecases.volumes import Volumes
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class System:
         containers = context.records.all()
         machine = os.uname()
         driver, status, warnings = self._default_driver()
+        abilities = cgroup_abilities()
+        warnings += [f"no {what} support" for name, what in _LIMITS.items() if abilities[name] is False]
         return {
             "Containers": len(containers),
             "ContainersRunning": sum(container.status in {Status.RUNNING, Status.RESTARTING} for container in containers),
@@ -131,7 +134,7 @@ class System:
             },
             "SystemTime": format_time(time.time_ns()),
             "LoggingDriver": "json-file",
-            "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
+            **abilities,
             "SecurityOptions": security_options(),
             "KernelVersion": machine.release,
             "OperatingSystem": _os_name(),
@@ -157,6 +160,13 @@ class System:
             return "", [], [f"no usable storage driver: {error}"]
         status = [["Method", probe.method], ["Usable", str(probe.usable).lower()], ["Home", driver.home]]
         return driver.name, status, [] if probe.usable else [f"storage driver '{driver.name}' can't work here: {probe.reason}"]
+
+
+_LIMITS = {
+    "MemoryLimit": "memory limit", "SwapLimit": "swap limit", "CpuCfsQuota": "cpu cfs quota", "CPUShares": "cpu shares",
+    "CPUSet": "cpuset", "PidsLimit": "pids limit",
+}  # fmt: skip
+"""What Docker warns of where it is missing, in its words."""
 
 
 def driver_document(status: DriverStatus) -> dict[str, Any]:

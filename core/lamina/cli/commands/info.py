@@ -39,6 +39,7 @@ def lines_of(document: dict[str, Any]) -> Iterator[str]:
     for name, value in document["DriverStatus"]:
         yield f" {name}: {value}"
     yield f"Logging Driver: {document['LoggingDriver']}"
+    yield f"Cgroup Driver: {document['CgroupDriver']}"
     yield f"Cgroup Version: {document['CgroupVersion']}"
     yield "Security Options:"
     for option in document["SecurityOptions"]:
