@@ -82,7 +82,7 @@ def test_a_container_sees_its_own_cgroup_alone_and_can_write_nothing_there(lamin
 def test_devices_are_denied_but_the_harmless_ones_and_those_that_were_given(lamina: Lamina):
     try_all = (
         "for pair in 'b 8 0' 'b 7 0' 'c 1 11' 'c 1 1' 'c 10 229'; do rm -f /tmp/d; mknod /tmp/d $pair || echo no node;"
-        " head -c1 /tmp/d 2>&1; done; head -c2 /dev/zero | wc -c; head -c1 /dev/full /dev/urandom /dev/random >/dev/null && echo fine"
+        " head -c1 /tmp/d 2>&1; done; head -c2 /dev/zero | wc -c; head -c1 /dev/full /dev/random >/dev/null && echo fine"
     )
     lines = lamina("run", "--rm", "base", "sh", "-c", try_all).splitlines()
     assert [line.rpartition(": ")[2] for line in lines[:-2]] == ["Operation not permitted"] * 5

@@ -170,31 +170,36 @@ _HINTS = {
 
 
 def apply(cgroup: Cgroup, limits: Limits, *, instead_of: Limits | None = None) -> None:
-    """Write limits into a container's cgroup; `instead_of` are those of now. If this raises `StateError` they still do."""
+    """Write limits into a container's cgroup; `instead_of` are those of now. If this raises `StateError` they still hold."""
     before = settings(instead_of, cgroup.machine) if instead_of is not None else []
     found = [_file_for(each, cgroup, limits) for each in settings(limits, cgroup.machine)]
     wanted = [each for each in found if each is not None and each not in before]
-    written: list[Setting] = []
+    kept = (
+        [each._replace(value=cgroup.read(each.controller, each.file).strip()) for each in wanted] if instead_of is not None else []
+    )
     try:
-        late = []
-        for setting in wanted:
-            try:
-                _write(cgroup, setting)
-                written.append(setting)
-            except OSError as error:
-                if error.errno not in {errno.EINVAL, errno.EBUSY}:
-                    raise
-                late.append(setting)  # memory and memory with swap are checked against each other: the other one first
-        for setting in late:
-            _write(cgroup, setting)
-            written.append(setting)
-    except OSError as error:
-        for each in reversed(before):
-            if any((each.controller, each.file) == (done.controller, done.file) for done in written):
-                _write(cgroup, each)
-        why = "more is in use" if error.errno == errno.EBUSY else (error.strerror or str(error)).lower()
-        raise StateError(f"{setting.option} can't be set to '{setting.value}': {why}") from error
+        _write_all(cgroup, wanted)
+    except StateError:
+        _write_all(cgroup, kept)
+        raise
 
 
-def _write(cgroup: Cgroup, setting: Setting) -> None:
-    cgroup.write(setting.controller, setting.file, setting.value)
+def _write_all(cgroup: Cgroup, wanted: Iterable[Setting]) -> None:
+    late = []
+    for setting in wanted:
+        try:
+            cgroup.write(setting.controller, setting.file, setting.value)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.EBUSY}:
+                raise _refused(setting, error) from error
+            late.append(setting)  # memory and memory with swap are checked against each other: the other one first
+    for setting in late:
+        try:
+            cgroup.write(setting.controller, setting.file, setting.value)
+        except OSError as error:
+            raise _refused(setting, error) from error
+
+
+def _refused(setting: Setting, error: OSError) -> StateError:
+    why = "more is in use" if error.errno == errno.EBUSY else (error.strerror or str(error)).lower()
+    return StateError(f"{setting.option or setting.file} can't be set to '{setting.value}': {why}")
