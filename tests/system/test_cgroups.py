@@ -150,23 +150,34 @@ def test_its_parent_is_the_one_that_was_asked_for(lamina: Lamina):
             Cgroup(MACHINE, name).remove()
 
 
-def test_without_version_2_beside_it_version_1_freezes_and_kills_alone(lamina: Lamina):
+def test_a_hybrid_machine_freezes_kills_and_keeps_from_devices_by_whichever_version_has_it(lamina: Lamina):
     if MACHINE.unified == "/sys/fs/cgroup":
         return  # there is no version 1 here
-    if MACHINE.unified:
-        mount.unmount(MACHINE.unified)  # in this test's own mount namespace
-    assert hierarchies().unified == ""
-    container = lamina.background("base", "sh", "-c", "while :; do sleep 1 & wait; done")
-    lamina("pause", container)
+    assert MACHINE.unified
+    assert MACHINE.freezer == MACHINE.controllers["freezer"]
+    for gone in ("freezer", "devices"):  # in this test's own mount namespace
+        mount.unmount(MACHINE.controllers[gone])
+    assert hierarchies().freezer == MACHINE.unified
+    container = lamina.background(
+        "base", "sh", "-c", "mknod /d c 1 11; (: </d) 2>/dev/null || echo denied; while :; do sleep 1 & wait; done"
+    )
     cgroup = cgroup_of(container, None)
-    assert cgroup.read("freezer", "freezer.state") == "FROZEN\n"
+    lamina("pause", container)
+    assert "frozen 1" in Path(cgroup.machine.unified, cgroup.name, "cgroup.events").read_text(encoding="ascii")
     lamina("unpause", container)
-    assert cgroup.read("freezer", "freezer.state") == "THAWED\n"
+    lamina("exec", container, "true")
+    assert lamina("logs", container) == "denied"
     lamina("pause", container)
     pids = cgroup.pids()
     assert pids
     lamina("rm", "-f", container)
     assert all(is_gone(pid) for pid in pids)
+    assert not [path for path in cgroups() if path.endswith(container)]
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
+def test_whoever_is_left_in_a_cgroup_is_killed_when_it_is_removed(lamina: Lamina, frozen: bool):
+    del lamina  # for its mount namespace, and to see that nothing is left
     other = cgroup_of("left-over", None)
     other.make(CONTROLLERS)
     pid = os.fork()
@@ -175,7 +186,8 @@ def test_without_version_2_beside_it_version_1_freezes_and_kills_alone(lamina: L
         os._exit(0)
     for directory in other.directories(CONTROLLERS):
         Path(directory, "cgroup.procs").write_text(str(pid), encoding="ascii")
-    set_frozen(other, frozen=True)
+    if frozen:
+        set_frozen(other, frozen=True)
     other.remove()
     os.waitpid(pid, 0)
     assert not other.pids()

@@ -19,7 +19,7 @@ from lamina.errors import LaminaError
 from lamina.linux.fs import remove_tree
 from lamina.model.container import ContainerConfig
 from lamina.runtime import frames
-from lamina.runtime.cgroups import cgroup_of, device_rules, prepare, shown
+from lamina.runtime.cgroups import cgroup_of, device_rules, planned, prepare
 from lamina.runtime.confinement import confine
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
@@ -91,7 +91,7 @@ def run(
         )
         steps = plan(
             root=writing.root, config=config, container_id=writing.key, attachment=attachment, mounts=(), files=files,
-            cgroup=shown(cgroup, None),
+            cgroup=planned(cgroup, None),
             confined=confine(None, filter_dir=layers.context.filter_dir),
         )  # fmt: skip
         at = next(index for index, one in enumerate(steps) if isinstance(one, MaskPaths))

@@ -1,15 +1,18 @@
 """Control groups: the hierarchies that this machine has, and one cgroup, by one name in all. No limits here, and no defaults.
 
 Version 2 is one hierarchy for all controllers; version 1 has one for each, or for a few. A hybrid machine has both: controllers in
-version 1, and beside them a version 2 hierarchy with the others, or with none. What version 2 can do without any controller, freeze
-and kill, is done by it wherever it is mounted. Sources: cgroups(7), the kernel's cgroup-v2.rst and cgroup-v1/*.rst.
+version 1, and beside them a version 2 hierarchy with the others, or with none.
+
+A process enters a version 1 cgroup by `tasks`, which for itself alone is quick. By `cgroup.procs`, version 2's only way, the kernel
+waits for a grace period of RCU, often 20 ms, because other threads might be there (cgroup_procs_write_start in its source).
+So version 2 is left aside where version 1 has all that is needed. Sources: cgroups(7), the kernel's cgroup-v2.rst, cgroup-v1/*.rst.
 """
 
 import errno
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 MOUNT_POINT = "/sys/fs/cgroup"
@@ -32,8 +35,8 @@ class Hierarchies(NamedTuple):
 
     @property
     def freezer(self) -> str:
-        """The mount point of the hierarchy that freezes, "" if there is none."""
-        return self.unified or self.controllers.get("freezer", "")
+        """The mount point of the hierarchy that freezes, "" if there is none: version 2 needs no controller for it."""
+        return self.controllers.get("freezer", self.unified)
 
 
 def hierarchies() -> Hierarchies:
@@ -76,29 +79,36 @@ class Cgroup:
         """The cgroup above."""
         return Cgroup(self.machine, os.path.dirname(self.name))
 
-    def directories(self, controllers: Iterable[str]) -> list[str]:
+    def directories(self, controllers: Collection[str]) -> list[str]:
         """Its directories for those of the controllers that this machine has, and the one that freezes, each once."""
         machine = self.machine
         places = [machine.controllers[each] for each in controllers if each in machine.controllers]
+        if machine.unified and "devices" in controllers and "devices" not in machine.controllers:
+            places.append(machine.unified)  # there a program keeps to the device rules
         if machine.freezer:
             places.append(machine.freezer)
         return [f"{place}/{self.name}" for place in dict.fromkeys(places)]
 
-    def make(self, controllers: Iterable[str]) -> None:
+    def entrance(self, directory: str) -> str:
+        """The file by which a process of one thread enters one of its directories, writing 0."""
+        is_second = bool(self.machine.unified) and directory == f"{self.machine.unified}/{self.name}"
+        return f"{directory}/{'cgroup.procs' if is_second else 'tasks'}"
+
+    def make(self, controllers: Collection[str]) -> None:
         """Make it, with these controllers so far as this machine has them. What has its name is killed and replaced."""
         wanted = [each for each in controllers if each in self.machine.controllers]
-        self.parent.make_parent(wanted)
+        self.parent.make_parent(controllers)
         try:
-            for directory in self.directories(wanted):
+            for directory in self.directories(controllers):
                 os.mkdir(directory, 0o755)
         except FileExistsError:
             self.remove()
-            for directory in self.directories(wanted):
+            for directory in self.directories(controllers):
                 os.mkdir(directory, 0o755)
         if "cpuset" in wanted:
             inherit_cpuset(self.machine.controllers["cpuset"], self.name)
 
-    def make_parent(self, controllers: Iterable[str]) -> None:
+    def make_parent(self, controllers: Collection[str]) -> None:
         """Make it as one that has cgroups and no processes in it: each hands its controllers on. No error if it is there."""
         handed_on = [each for each in controllers if self.machine.version(each) == 2]
         for directory in self.directories(controllers):
@@ -147,7 +157,7 @@ class Cgroup:
     def set_frozen(self, *, frozen: bool) -> None:
         """Stop every process in it, or let them go on, and wait until it is so. Raises `TimeoutError`."""
         directory = f"{self.machine.freezer}/{self.name}"
-        if self.machine.unified:
+        if self.machine.freezer == self.machine.unified:
             control, value, status, wanted = "cgroup.freeze", str(int(frozen)), "cgroup.events", f"frozen {int(frozen)}"
         else:
             control, value = "freezer.state", "FROZEN" if frozen else "THAWED"
@@ -161,24 +171,24 @@ class Cgroup:
 
     def kill(self) -> None:
         """Send SIGKILL to every process in it and below it, those too that are being forked meanwhile."""
-        if self.machine.unified:
+        if self.machine.freezer == self.machine.unified:
             try:
                 write(f"{self.machine.unified}/{self.name}/cgroup.kill", "1")
             except FileNotFoundError:
                 pass
-        elif self.machine.freezer and os.path.isdir(f"{self.machine.freezer}/{self.name}"):
+        elif os.path.isdir(f"{self.machine.freezer}/{self.name}"):
             self.set_frozen(frozen=True)
             _kill_all(f"{self.machine.freezer}/{self.name}")
             self.set_frozen(frozen=False)
 
     def remove(self) -> None:
         """Kill what is left in it and delete it everywhere. No error if it is gone; may be repeated."""
-        for directory in reversed(self.directories(self.machine.controllers)):
-            if directory.startswith(f"{self.machine.freezer}/"):
-                continue
-            self._remove(directory)
-        if self.machine.freezer:  # last, because it is what kills
-            self._remove(f"{self.machine.freezer}/{self.name}")
+        freezing = f"{self.machine.freezer}/{self.name}"
+        for directory in self.directories([*self.machine.controllers, "devices"]):
+            if directory != freezing:
+                self._remove(directory)
+        if self.machine.freezer:
+            self._remove(freezing)  # last, because it is what kills
 
     def _remove(self, directory: str) -> None:
         deadline = time.monotonic() + TIMEOUT_S

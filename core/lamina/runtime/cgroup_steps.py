@@ -1,24 +1,35 @@
 """Steps about the container's own cgroup: entering it, and seeing it. See `steps.py`."""
 
 import os
+from typing import NamedTuple
 
 from lamina.linux import cgroup
 from lamina.linux import mount as lm
 from lamina.runtime.steps import Place, Step
 
 
+class PlannedCgroup(NamedTuple):
+    """The container's cgroup in one hierarchy."""
+
+    name: str
+    """In the container's /sys/fs/cgroup: the hierarchy's, or "" where version 2 is all there is."""
+    directory: str
+    entrance: str
+    """The file into which a process writes 0 to be in it."""
+
+
 class EnterCgroup(Step):
     """Enter the container's cgroup. The first step of all: from here on everything is counted and limited."""
 
-    fields = ("directories",)
-    directories: tuple[str, ...]
+    fields = ("entrances",)
+    entrances: tuple[str, ...]
 
     def describe(self) -> str:
-        return "; ".join(f"echo $$ > {directory}/cgroup.procs" for directory in self.directories)
+        return "; ".join(f"echo 0 > {entrance}" for entrance in self.entrances)
 
     def apply(self, place: Place) -> None:
-        for directory in self.directories:
-            cgroup.write(f"{directory}/cgroup.procs", "0")
+        for entrance in self.entrances:
+            cgroup.write(entrance, "0")
 
 
 class ShowCgroup(Step):

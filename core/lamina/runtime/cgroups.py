@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lamina.errors import StateError
 from lamina.linux.cgroup import MOUNT_POINT, Cgroup, hierarchies
+from lamina.runtime.cgroup_steps import PlannedCgroup
 
 if TYPE_CHECKING:
     from lamina.model.container import Container, ContainerConfig
@@ -46,12 +47,13 @@ def controllers(limits: "Limits | None") -> tuple[str, ...]:
     return (*CONTROLLERS, "cpuset") if limits is not None and (limits.cpuset_cpus or limits.cpuset_mems) else CONTROLLERS
 
 
-def shown(cgroup: Cgroup, limits: "Limits | None") -> tuple[tuple[str, str], ...]:
-    """List its directories, each with its name in /sys/fs/cgroup: the hierarchy's, or "" where version 2 is all there is."""
+def planned(cgroup: Cgroup, limits: "Limits | None") -> tuple[PlannedCgroup, ...]:
+    """List a container's directories for its plan."""
     found = cgroup.directories(controllers(limits))
+    names = [os.path.basename(directory.removesuffix(f"/{cgroup.name}")) for directory in found]
     if found == [f"{MOUNT_POINT}/{cgroup.name}"]:
-        return (("", found[0]),)
-    return tuple((os.path.basename(directory.removesuffix(f"/{cgroup.name}")), directory) for directory in found)
+        names = [""]
+    return tuple(PlannedCgroup(name, directory, cgroup.entrance(directory)) for name, directory in zip(names, found, strict=True))
 
 
 def device_rules(config: "ContainerConfig", of_devices: Sequence[str] = ()) -> tuple[str, ...]:
@@ -97,6 +99,13 @@ def _confine_devices(cgroup: Cgroup, rules: Sequence[str]) -> None:
             "this machine can't keep a container from its devices: it has no devices controller and no cgroup2",
             hint="mount cgroup2 at /sys/fs/cgroup, or say --privileged",
         )
+
+
+def counts_swap() -> bool:
+    """Whether swap can be limited here."""
+    machine = hierarchies()
+    file = "memory.swap.max" if machine.version("memory") == 2 else "memory.memsw.limit_in_bytes"
+    return Cgroup(machine, PARENT).has("memory", file)
 
 
 def oom_kills(cgroup: Cgroup) -> int:

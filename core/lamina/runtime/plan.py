@@ -15,7 +15,7 @@ from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import mount_steps as ms
 from lamina.runtime import process_steps as ps
 from lamina.runtime import steps as st
-from lamina.runtime.cgroup_steps import EnterCgroup, ShowCgroup
+from lamina.runtime.cgroup_steps import EnterCgroup, PlannedCgroup, ShowCgroup
 from lamina.runtime.confinement import MASKED_PATHS, READ_ONLY_PATHS, Confined
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ USUAL = Spaces()
 
 def plan(
     *, root: str, config: ContainerConfig, container_id: str, attachment: Attachment, mounts: Sequence[PlannedMount],
-    files: Sequence[tuple[str, str]], confined: Confined, cgroup: tuple[tuple[str, str], ...] = (),
+    files: Sequence[tuple[str, str]], confined: Confined, cgroup: Sequence[PlannedCgroup] = (),
     devices: tuple[tuple[str, int, int, int, int], ...] = (), spaces: Spaces = USUAL,
 ) -> list[st.Step]:  # fmt: skip
     """List the steps. `root` is where the union is mounted; `files` are (host path, target) of hosts, hostname and resolv.conf.
 
-    `cgroup` are the directories of the container's cgroup as `ShowCgroup` takes them, `devices` nodes as `MakeDevices` takes them.
+    `cgroup` is the container's in each hierarchy, `devices` nodes as `MakeDevices` takes them.
     """
     asked = config.isolation
     kinds = ["mnt", "uts", "ipc", "cgroup"]
@@ -87,7 +87,7 @@ def plan(
     steps += [ms.PrivateMounts(), ms.NewRoot(path=root)]
     steps += _kernel_mounts(asked, privileged=confined.is_privileged)
     if cgroup:
-        steps.append(ShowCgroup(shown=cgroup, read_only=not confined.is_privileged))
+        steps.append(ShowCgroup(shown=tuple((each.name, each.directory) for each in cgroup), read_only=not confined.is_privileged))
     if devices:
         from lamina.runtime.device_steps import MakeDevices
 
@@ -127,7 +127,7 @@ def plan(
 
 def plan_entering(
     *, pid: int, container_id: str, config: ContainerConfig, arguments: Sequence[str], environment: Sequence[str], user: str,
-    working_dir: str, tty: bool, confined: Confined, cgroup: tuple[tuple[str, str], ...] = (),
+    working_dir: str, tty: bool, confined: Confined, cgroup: Sequence[PlannedCgroup] = (),
 ) -> list[st.Step]:  # fmt: skip
     """List the steps of a second process that enters a running container (`exec`); its PID namespace is entered by its parent."""
     asked = config.isolation
@@ -151,8 +151,8 @@ def plan_entering(
     )
 
 
-def _entering(cgroup: tuple[tuple[str, str], ...]) -> list[st.Step]:
-    return [EnterCgroup(directories=tuple(directory for _name, directory in cgroup))] if cgroup else []
+def _entering(cgroup: Sequence[PlannedCgroup]) -> list[st.Step]:
+    return [EnterCgroup(entrances=tuple(each.entrance for each in cgroup))] if cgroup else []
 
 
 def command_environment(config: ContainerConfig, container_id: str) -> tuple[str, ...]:

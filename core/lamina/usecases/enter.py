@@ -8,7 +8,7 @@ from lamina.errors import StateError
 from lamina.linux import process
 from lamina.model.container import Container, Status
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, connect, parse_detach_keys
-from lamina.runtime.cgroups import own_cgroup, shown
+from lamina.runtime.cgroups import own_cgroup, planned
 from lamina.runtime.confinement import confine
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
@@ -46,7 +46,7 @@ class Entering:
             user=user,
             working_dir=working_dir,
             tty=tty,
-            cgroup=shown(own_cgroup(container), container.config.limits),
+            cgroup=planned(own_cgroup(container), container.config.limits),
             confined=confine(container.config.confinement, filter_dir=self.context.filter_dir, extended=privileged),
         )
 

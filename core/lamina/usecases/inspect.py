@@ -8,7 +8,7 @@ from lamina.model.container import Container, MountRequest, Status
 from lamina.model.image_config import format_time
 from lamina.model.limits import Limits
 from lamina.model.reference import Reference
-from lamina.runtime.cgroups import oom_kills, own_cgroup
+from lamina.runtime.cgroups import counts_swap, oom_kills, own_cgroup
 from lamina.runtime.plan import SHM_BYTES
 from lamina.store.images import Image
 from lamina.usecases.context import Context
@@ -134,7 +134,9 @@ def _health(context: Context, container: Container) -> dict[str, Any]:
 
 def _limits(asked: Limits | None) -> dict[str, Any]:
     limits = asked or Limits()
-    both = limits.memory_swap_bytes or limits.memory_bytes * 2
+    both = limits.memory_swap_bytes
+    if limits.memory_bytes and not both:
+        both = limits.memory_bytes * 2 if counts_swap() else -1
     return {
         "CgroupParent": limits.cgroup_parent,
         "Memory": limits.memory_bytes,
@@ -164,6 +166,9 @@ def _limits(asked: Limits | None) -> dict[str, Any]:
             for each in limits.devices
         ],
         "DeviceCgroupRules": list(limits.device_rules) or None,
+    }
+
+
 def _isolation(asked: "Isolation | None") -> dict[str, Any]:
     from lamina.model.isolation import Isolation, sysctl_name  # images and volumes have none of it
 

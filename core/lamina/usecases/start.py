@@ -135,7 +135,7 @@ class Starter:
             attachment=attachment,
             mounts=self._planned_mounts(container),
             files=self._files(joined or container),
-            cgroup=cgroups.shown(cgroups.own_cgroup(container), container.config.limits),
+            cgroup=cgroups.planned(cgroups.own_cgroup(container), container.config.limits),
             devices=devices.nodes if devices is not None else (),
             confined=confine(container.config.confinement, filter_dir=self.context.filter_dir),
             spaces=spaces,
