@@ -51,13 +51,12 @@ def read_procs(directory: str) -> list[str]:
 
 
 def test_a_builds_command_has_a_cgroup_too(lamina: Lamina, tmp_path: Path):
-    command = "cat /proc/self/cgroup > /seen && mknod /tmp/kmsg c 1 11 && ! (: </tmp/kmsg)"
+    command = "cat $(find /sys/fs/cgroup -name cgroup.procs) > /seen && mknod /tmp/kmsg c 1 11 && ! (: </tmp/kmsg)"
     (tmp_path / "Dockerfile").write_text(f"FROM base\nRUN {command}\n", encoding="utf-8")
     lamina("build", "-q", "-t", "built", str(tmp_path), timeout_s=100)
-    seen = lamina("run", "--rm", "built", "cat", "/seen")
-    assert "/lamina/" in seen
-    (name,) = {line.rsplit("/", 1)[1] for line in seen.splitlines() if "/lamina/" in line}
-    assert not [path for path in cgroups() if path.endswith(name)]
+    seen = lamina("run", "--rm", "built", "cat", "/seen").split()
+    assert "1" in seen
+    assert "0" not in seen  # as a process of another PID namespace would be shown, that is in the same cgroup
 
 
 def test_a_container_sees_its_own_cgroup_alone_and_can_write_nothing_there(lamina: Lamina):
