@@ -262,9 +262,31 @@ def test_layers_share_their_blocks_where_the_file_system_can(root_dir: str, make
             file.write(b"changed")
         with open(f"{base}/big", "rb") as file:
             assert file.read() == content
+        if "mkfs.btrfs" in make:
+            _check_snapshots(driver)
         remove_tree(driver.home)
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def _check_snapshots(driver: StorageDriver) -> None:
+    """On btrfs a layer on top is one step, whatever is below, and so is its deletion, unless that would take a mount away."""
+    base, child = f"{driver.home}/dir/base", f"{driver.home}/dir/third"
+    os.setxattr(f"{base}/big", "user.note", b"kept")
+    driver.prepare("third", ("base",), {})
+    assert os.getxattr(f"{child}/big", "user.note") == b"kept"
+    assert os.stat(child).st_dev != os.stat(base).st_dev, "a subvolume of its own"
+    for name in ("within", "kept"):
+        os.mkdir(f"{child}/{name}")
+    subprocess.run(["mount", "-t", "tmpfs", "none", f"{child}/within"], check=True)
+    with pytest.raises(OSError, match="mounted"):
+        remove_tree(child)
+    assert os.path.ismount(f"{child}/within")
+    subprocess.run(["umount", f"{child}/within"], check=True)
+    driver.discard("third")
+    (left,) = os.listdir(f"{driver.home}/trash")
+    remove_tree(f"{driver.home}/trash/{left}")
+    assert os.listdir(f"{driver.home}/trash") == []
 
 
 def _free_bytes(path: str) -> int:

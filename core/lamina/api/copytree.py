@@ -55,6 +55,38 @@ def copy_tree(source: str, target: str) -> None:
             raise
 
 
+def make_tree(path: str) -> None:
+    """Make an empty tree, a directory of root's with the mode 0755, of which `clone_tree` costs least: on btrfs a subvolume."""
+    from lamina.linux.btrfs import create_subvolume  # only drivers of full trees pay for it
+
+    head, name = os.path.split(path)
+    head_fd = os.open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not create_subvolume(head_fd, name):
+            os.mkdir(path)
+    finally:
+        os.close(head_fd)
+    os.chmod(path, 0o755)  # making it took the umask away, chmod(2) doesn't
+
+
+def clone_tree(source: str, target: str) -> None:
+    """Copy a tree that came from `make_tree` or from here, and in which no other subvolume is: on btrfs by a snapshot.
+
+    A snapshot is one step whatever the tree holds, and keeps all of it, inode flags too. Elsewhere this is `copy_tree`.
+    """
+    from lamina.linux.btrfs import snapshot  # only drivers of full trees pay for it
+
+    head, name = os.path.split(target)
+    with ExitStack() as stack:
+        source_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        stack.callback(os.close, source_fd)
+        head_fd = os.open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, head_fd)
+        if snapshot(source_fd, head_fd, name):
+            return
+    copy_tree(source, target)
+
+
 def copy_root(source: str, target: str) -> None:
     """Give the directory `target` the mode, owner, times and xattrs of the directory `source`, and not its contents."""
     source_fd = os.open(source, _DIRECTORY)

@@ -15,6 +15,7 @@
     device_filter.py  the BPF program by which version 2 keeps a cgroup from devices
     process.py     pidfd, prctl, capabilities, who is alive, start times
     fs.py          files beneath a root (openat2), reflinks, holes, xattrs, syncfs
+    btrfs.py       subvolumes and their snapshots
     procfs.py      files of /proc, opened so that nothing can be mounted over them meanwhile
     conntrack.py   connections that the kernel tracks for address translation, and forgetting them
     terminal.py    pseudo-terminals, raw mode, window size

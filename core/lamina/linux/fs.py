@@ -18,6 +18,7 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 FICLONE = 0x40049409
 SYS_GETDENTS64 = {"x86_64": 217}.get(os.uname().machine, 61)  # 61 in asm-generic/unistd.h
 _COPY_CHUNK_BYTES = 1 << 30
+_SUBVOLUME_INODE = 256  # the top directory of every btrfs subvolume; other file systems may have a directory of this number, too
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -223,6 +224,8 @@ def remove_tree(path: str) -> None:
         found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode) and _unlink(parent_fd, name):
             return
+        if stat.S_ISDIR(found.st_mode) and found.st_ino == _SUBVOLUME_INODE and _destroyed(parent_fd, name):
+            return
         removal = _Removal(parent_fd=parent_fd, name=name, device=found.st_dev)
         try:
             removal.run()
@@ -232,6 +235,20 @@ def remove_tree(path: str) -> None:
         pass
     finally:
         os.close(parent_fd)
+
+
+def _destroyed(parent_fd: int, name: str) -> bool:
+    """Delete a subvolume of btrfs at once; False if it is none, or one on which something is mounted or that has others in it."""
+    from lamina.linux.btrfs import destroy_subvolume  # only stores on btrfs pay for it
+
+    fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
+    try:
+        place = os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+    if any(mount.target == place or mount.target.startswith(f"{place}/") for mount in mounts()):
+        return False  # the kernel would take the mounts away without a word
+    return destroy_subvolume(parent_fd, name)
 
 
 class _Removal:

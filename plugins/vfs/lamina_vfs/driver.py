@@ -1,8 +1,9 @@
 """The storage driver `vfs`: every layer is a full copy of the one below, as an ordinary directory. No union, no whiteouts.
 
-It works on every file system, costs a copy for each layer (on btrfs and XFS a reflink, which shares the blocks), and is the driver
-to read before you write one: each of the contract's required hooks is here, in its shortest form. What isn't here is core's part:
-mounting, locks, tar, the comparison of two trees that gives `diff`, deleting what lies in the trash.
+It works on every file system, costs a copy for each layer (on XFS a reflink, which shares the blocks; on btrfs a snapshot, which
+takes the same time whatever is in it), and is the driver to read before you write one: each of the contract's required hooks is
+here, in its shortest form. What isn't here is core's part: mounting, locks, tar, the comparison of two trees that gives `diff`,
+deleting what lies in the trash.
 
 A map of `home` (`/var/lib/lamina/vfs`), where `dir` is as Docker's vfs has it:
 
@@ -16,7 +17,7 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 
-from lamina.api.copytree import copy_tree, kept_here
+from lamina.api.copytree import clone_tree, kept_here, make_tree
 from lamina.api.hookspecs import hookimpl
 from lamina.api.types import API_VERSION, Behaviour, Capabilities, Fidelity, Probe, View, WhiteoutFormat
 from lamina.errors import UsageError
@@ -69,10 +70,9 @@ class VfsDriver:
             os.makedirs(f"{home}/{directory}", mode=0o700, exist_ok=True)
         with removed_on_error(half_made):
             if parents:
-                copy_tree(f"{home}/dir/{parents[0]}", half_made)
+                clone_tree(f"{home}/dir/{parents[0]}", half_made)
             else:
-                os.mkdir(half_made)
-                os.chmod(half_made, 0o755)  # mkdir(2) takes the umask away, chmod(2) doesn't
+                make_tree(half_made)
             os.rename(half_made, layer)
         return True
 
