@@ -305,7 +305,10 @@ class _Removal:
         found = os.fstat(fd)
         if found.st_dev != self._device:
             os.close(fd)
-            raise OSError(errno.EBUSY, "another file system begins there", name)
+            if found.st_ino != _SUBVOLUME_INODE:
+                raise OSError(errno.EBUSY, "another file system begins there", name)
+            remove_tree(f"/proc/self/fd/{dir_fd}/{name}")  # a subvolume of the same one: nothing is mounted
+            return
         self.leave()
         self._fd = fd
         todo: list[str] = []
