@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -13,7 +14,7 @@ from lamina.model.container import Container, ContainerConfig, Status
 from lamina.runtime.frames import STDOUT
 from lamina.runtime.logs import LogWriter
 from lamina.usecases import follow
-from lamina.usecases.follow import read_lines
+from lamina.usecases.follow import LogFiles, read_lines
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -120,6 +121,23 @@ def test_a_log_of_several_files_is_read_as_one(tmp_path: Path):
     path.unlink()  # between the rename and the new file's making
     assert numbers(path) == list(range(20))
     assert numbers(path, tail=4) == [16, 17, 18, 19]
+
+
+def test_what_is_written_between_the_last_look_and_the_rename_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "log"
+    path.write_text(record(0))
+    look = LogFiles._next
+
+    def late(files: LogFiles, inode: int) -> BinaryIO | None:
+        if not (tmp_path / "log.1").exists():
+            with path.open("a") as file:
+                file.write(record(1))
+            path.rename(tmp_path / "log.1")
+            path.write_text(record(2))
+        return look(files, inode)
+
+    monkeypatch.setattr(LogFiles, "_next", late)
+    assert numbers(path) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("files", [1, 3])
