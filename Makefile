@@ -4,6 +4,8 @@
 #   make demo   an image made here runs on the drivers overlay, aufs and vfs; needs root
 #   make lint   ruff, mypy and import-linter
 #   make crash  the tests that kill, at every changing system call instead of a few (hours)
+#   make soak   50 commands at once on one root directory for ten minutes, then 10,000 execs and 1 GB of log of one container, then
+#               random layers checked; needs root. SOAK_S=SECONDS SOAK_WORKERS=50 SOAK_SEED=1
 #   make vm-test  the tests marked `vm` on Debian's own kernel with cgroup v2, in a virtual machine; needs root. VM_TESTS=FILES or
 #               other words for pytest choose others
 #   make bench  Lamina and the engines that are here, timed on the same work (docs/speed.md); needs root and a quiet machine.
@@ -15,7 +17,7 @@ BIN := .venv/bin
 PYTEST_WORKERS ?= 2
 VM_TESTS ?= -m vm $(shell grep -rlw mark.vm tests/system)
 
-.PHONY: test demo lint crash vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
+.PHONY: test demo lint crash soak vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
 
 # A test that fails is run once more, and listed as rerun: the machine may be slow at the wrong moment, a real fault fails twice.
 # The tests run even if lint finds something, so that one run tells everything; either one's failure is the target's.
@@ -31,6 +33,10 @@ lint: set-up-test check-lint
 
 crash: set-up-test
 	LAMINA_KILLS=all $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 36000 -k "kill or come_and_go_at_once" tests/system
+
+soak: set-up-test
+	SOAK_S=$(or $(SOAK_S),600) SOAK_WORKERS=$(or $(SOAK_WORKERS),50) SOAK_SEED=$(or $(SOAK_SEED),1) LAMINA_CHECK_ROUNDS=500 \
+		$(BIN)/python -m pytest -s --timeout 36000 tests/system/test_soak.py tests/system/test_check_random.py
 
 check-lint:
 	@echo "make lint: ruff, mypy, import-linter"

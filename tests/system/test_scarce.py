@@ -220,3 +220,5 @@ def test_a_container_that_a_killed_commit_had_paused_goes_on(lamina: Lamina):
     os.waitpid(child, 0)
     assert lamina.status("live") == "running"
     assert lamina("exec", "live", "echo", "on") == "on"
+    (lock,) = (lamina.root / "run/locks").glob("paused-*")
+    lock.unlink()  # the next who pauses it would

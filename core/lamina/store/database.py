@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from lamina.errors import LaminaError, StateError
+from lamina.linux.fs import fsync_path
 from lamina.store.image_places import SCHEMA as IMAGE_PLACES_SCHEMA
 from lamina.store.images import SCHEMA as IMAGES_SCHEMA
 from lamina.store.reserve import give_up, keep_reserve
@@ -290,7 +291,9 @@ class Database:
         except FileNotFoundError:
             pass
         connection.execute("VACUUM INTO ?", (temporary,))
+        fsync_path(temporary)
         os.rename(temporary, self._copy_path(version))
+        fsync_path(os.path.dirname(self.path))
 
 
 def _quoted(path: str) -> str:
