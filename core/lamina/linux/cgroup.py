@@ -105,7 +105,7 @@ class Cgroup:
             self.remove()
             for directory in self.directories(controllers):
                 os.mkdir(directory, 0o755)
-        if "cpuset" in wanted:
+        if "cpuset" in wanted and self.machine.version("cpuset") == 1:
             inherit_cpuset(self.machine.controllers["cpuset"], self.name)
 
     def make_parent(self, controllers: Collection[str]) -> None:
@@ -128,7 +128,8 @@ class Cgroup:
         if version == 2:
             return
         os.makedirs(self.directory(controller), 0o755, exist_ok=True)
-        inherit_cpuset(self.machine.controllers[controller], self.name)
+        if controller == "cpuset":
+            inherit_cpuset(self.machine.controllers[controller], self.name)
         procs = f"{self.directory(controller)}/cgroup.procs"
         while outside := set(self.pids()) - set(_pids(self.directory(controller))):
             for pid in outside:
@@ -217,8 +218,6 @@ def inherit_cpuset(place: str, name: str) -> None:
         above = place
         for part in name.split("/"):
             path = f"{above}/{part}/{file}"
-            if not os.path.exists(path):
-                return  # another controller, or version 2
             if not read(path).strip():
                 write(path, read(f"{above}/{file}").strip())
             above = f"{above}/{part}"

@@ -150,7 +150,9 @@ class MaskPaths(Step):
                 if os.stat(f"/proc/self/fd/{target_fd}").st_mode & 0o170000 == 0o040000:
                     if empty_fd < 0:
                         empty_fd = lm.fsmount("tmpfs", (("size", "0"), ("nr_inodes", "1")), flags=lm.MS_RDONLY)
-                    cover_fd = empty_fd
+                        lm.move_mount(empty_fd, target_fd=target_fd)
+                        continue
+                    cover_fd = empty_fd  # it is somewhere by now: before Linux 6.15 a mount that is nowhere can't be cloned
                 fd = lm.open_tree("", dir_fd=cover_fd)
                 try:
                     lm.move_mount(fd, target_fd=target_fd)
