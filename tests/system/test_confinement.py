@@ -265,7 +265,7 @@ def test_inspect_and_info_tell_what_is_in_force(lamina: Lamina):
     assert (shown["CapAdd"], shown["CapDrop"], shown["MaskedPaths"]) == (["CAP_NET_ADMIN"], ["CAP_MKNOD"], None)
     assert shown["SecurityOpt"] == ["no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"]
     assert lamina.show(lamina("create", "--privileged", "base"), "{{.HostConfig.Privileged}}") == "true"
-    assert lamina("info", "--format", "{{json .SecurityOptions}}") == '["name=seccomp,profile=builtin"]'
+    assert lamina("info", "--format", "{{json .SecurityOptions}}") == '["name=seccomp,profile=builtin","name=cgroupns"]'
     assert " seccomp (builtin)" in lamina("info").splitlines()
 
 

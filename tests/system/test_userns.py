@@ -99,6 +99,8 @@ def test_root_is_a_stranger_outside_and_files_keep_the_ids_of_the_image(lamina: 
     lamina("restart", "-t", "0", first)
     assert ids_of(lamina.pid(first))[1][1] == "100000"
     assert lamina("exec", first, "stat", "-c", "%u", "/made/file") == "7"
+    with lamina.library() as engine:
+        assert engine.system.info()["UserNamespaces"] == {"Available": True, "InUse": 2}
     lamina("rm", "-f", first)
     assert rows(lamina.root, "SELECT number FROM id_ranges") == [(1,)]
     assert lamina("run", "--rm", *PRIVATE, "with", "sh", "-c", "cat /proc/self/uid_map; stat -c %u /made/file").split() == [

@@ -1,17 +1,22 @@
 """What is asked of namespaces, limits and sysctls, as texts and as values; and how a plan becomes one in a user namespace."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from lamina.api.types import Attachment, NetworkNamespace
+from lamina.api.types import Attachment, Entry, EntryKind, NetworkNamespace, View
+from lamina.archive.shifted import ShiftedOwners
 from lamina.cli.isolation_options import read_isolation
-from lamina.errors import ConflictError, UsageError
+from lamina.errors import ConflictError, NotUsableError, UsageError
 from lamina.model.container import ContainerConfig
 from lamina.model.isolation import Isolation, Ulimit, parse_sysctl, parse_ulimit, sysctl_name
+from lamina.model.mount import Mount
 from lamina.runtime import steps as st
 from lamina.runtime.confinement import Confined
 from lamina.runtime.plan import Spaces, plan
+from lamina.store import id_ranges, views
+from lamina.store.database import Database
 
 CONFIG = ContainerConfig(image="busybox", command=("true",))
 
@@ -125,3 +130,46 @@ def test_in_a_user_namespace_the_hosts_trees_are_held_first_and_the_rest_is_done
     assert found.count("FillDev") == 1
     held = planned(Isolation(user_namespace="private"), Spaces(first_id=165536, root_is_mapped=True))[0]
     assert vars(held)["trees"] == (("/", "/union", False, False), ("/etc/hosts", "/c/hosts", False, True))
+
+
+def test_a_range_is_the_lowest_that_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = {"/etc/subuid": [(100000, 165536), (300000, 300001)], "/etc/subgid": [(0, 5)]}
+    monkeypatch.setattr(id_ranges, "_subordinate", given.__getitem__)
+    database = Database(str(tmp_path / "db"))
+    with database.transaction() as tx:
+        found = [id_ranges.allocate(tx, name) for name in ("a", "b", "c")]
+        assert found == [165536, 231072, 362144]  # 100000 is given to a user, and one in 296608 to 362143 is
+        tx.execute("DELETE FROM id_ranges WHERE container_id = 'b'")
+        assert id_ranges.allocate(tx, "d") == 231072
+    assert id_ranges.first_id(database.connection, "c") == 362144
+    assert id_ranges.first_id(database.connection, "b") == 0
+    assert id_ranges.in_use(database.connection) == 3
+    database.close()
+
+
+def test_a_file_of_subordinate_ids_may_hold_anything(tmp_path: Path):
+    file = tmp_path / "subuid"
+    file.write_text("user:100000:65536\n\n# comment\nx:y:z\n1000:200000:10\nshort:1\n")
+    assert id_ranges._subordinate(str(file)) == [(100000, 165536), (200000, 200010)]
+    assert id_ranges._subordinate(str(tmp_path / "none")) == []
+
+
+def test_which_views_can_show_other_ids():
+    overlay, bind, fuse = (Mount(type=kind, target="/t") for kind in ("overlay", "bind", "fuse.fuse-overlayfs"))
+    assert views.is_mapped_by_layers(View(root="/t", mounts=(overlay,)))
+    assert not views.is_mapped_by_layers(View(root="/t", mounts=(bind,)))
+    assert not views.is_mapped_by_layers(View(root="/t"))
+    for mount in (fuse, Mount(type="aufs", target="/t")):
+        with pytest.raises(NotUsableError, match="can't show users of a container's own"):
+            views.is_mapped_by_layers(View(root="/t", mounts=(mount,)))
+
+
+def test_owners_are_shifted_and_strangers_are_nobody():
+    def shifted(uid: int, gid: int, *, first: int, to: int) -> tuple[int, int]:
+        (entry,) = ShiftedOwners([Entry(path="a", kind=EntryKind.FILE, uid=uid, gid=gid)], first=first, to=to)
+        return entry.uid, entry.gid
+
+    assert shifted(100000, 165535, first=100000, to=0) == (0, 65535)
+    assert shifted(0, 165536, first=100000, to=0) == (65534, 65534)
+    assert shifted(0, 65535, first=0, to=100000) == (100000, 165535)
+    assert shifted(65536, 100000, first=0, to=100000) == (165534, 165534)

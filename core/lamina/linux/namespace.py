@@ -42,6 +42,15 @@ def setns(fd: int, flags: int) -> None:
         raise failed("setns", f"/proc/self/fd/{fd}")
 
 
+def has_users() -> bool:
+    """Whether user namespaces can be made: the kernel has them, and the limit in /proc/sys/user isn't 0 (namespaces(7))."""
+    try:
+        with open("/proc/sys/user/max_user_namespaces", encoding="ascii") as file:
+            return int(file.read()) > 0
+    except OSError:
+        return False
+
+
 def new_users(first_id: int) -> int:
     """Make a user namespace whose ids from 0 on are this one's from `first_id` on, `ID_COUNT`; returns a descriptor that keeps it.
 

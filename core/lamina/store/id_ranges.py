@@ -24,6 +24,11 @@ def allocate(tx: sqlite3.Connection, container_id: str) -> int:
     raise ConflictError("every range of user ids is taken", hint="remove containers with --userns private")
 
 
+def in_use(connection: sqlite3.Connection) -> int:
+    """How many ranges are somebody's."""
+    return int(connection.execute("SELECT count(*) FROM id_ranges").fetchone()[0])
+
+
 def first_id(connection: sqlite3.Connection, container_id: str) -> int:
     """The host's id of a container's root; 0 if it has no range."""
     row = connection.execute("SELECT number FROM id_ranges WHERE container_id = ?", (container_id,)).fetchone()

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 
 from lamina.dataclasses import replace
-from lamina.errors import ConflictError, StateError, UsageError
-from lamina.linux import process
+from lamina.errors import ConflictError, NotUsableError, StateError, UsageError
+from lamina.linux import namespace, process
 from lamina.model.container import Container, ContainerConfig
 from lamina.model.isolation import (
     JOIN_PREFIX,
@@ -99,6 +99,8 @@ def _check_sysctls(config: ContainerConfig, asked: Isolation) -> None:
 
 def _check_own_users(config: ContainerConfig, asked: Isolation) -> None:
     """Refuse to share a namespace that belongs to other users: nothing could be mounted or set in it. Docker's rule."""
+    if not namespace.has_users():
+        raise NotUsableError("this machine makes no user namespaces", hint="look at the sysctl user.max_user_namespaces")
     if config.confinement is not None and config.confinement.privileged:
         raise ConflictError("a privileged container can't have users of its own", hint=_HINT)
     for option, mode in (("network", config.network), ("pid", asked.pid), ("ipc", asked.ipc)):

@@ -9,8 +9,10 @@ from lamina import __version__
 from lamina.api.types import Probe
 from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError, NotUsableError, PluginError
+from lamina.linux import namespace
 from lamina.model.container import Status
 from lamina.model.image_config import format_time
+from lamina.store import id_ranges
 from lamina.usecases.content import Content
 from lamina.usecases.context import Context
 from lamina.usecases.disk import DiskUsage, discard_unused_layers, disk_usage
@@ -135,7 +137,8 @@ class System:
             "SystemTime": format_time(time.time_ns()),
             "LoggingDriver": self.context.log_driver or "json-file",
             **abilities,
-            "SecurityOptions": security_options(),
+            "SecurityOptions": [*security_options(), "name=cgroupns"],
+            "UserNamespaces": {"Available": namespace.has_users(), "InUse": id_ranges.in_use(context.database.connection)},
             "KernelVersion": machine.release,
             "OperatingSystem": _os_name(),
             "OSType": "linux",

@@ -45,6 +45,8 @@ def lines_of(document: dict[str, Any]) -> Iterator[str]:
     for option in document["SecurityOptions"]:
         name, *more = (part.partition("=")[2] for part in option.split(","))
         yield " ".join(["", name, *(f"({word})" for word in more)])
+    users = document["UserNamespaces"]
+    yield f"User Namespaces: {users['InUse']} in use" if users["Available"] else "User Namespaces: not available"
     yield "Plugins:"
     for kind, names in document["Plugins"].items():
         yield f" {kind}: {' '.join(names) or '-'}"
