@@ -15,6 +15,7 @@ from builds import Context
 from cases import FOREVER, Lamina, driver_of
 
 from lamina.errors import StartError
+from lamina.linux import process
 from lamina.model.container import MountRequest
 from lamina.runtime import mount_steps, plan, process_steps
 
@@ -120,6 +121,20 @@ def test_a_command_has_three_descriptors_and_no_way_out_by_another(lamina: Lamin
         Context(lamina, tmp_path / "context", f"FROM base\nWORKDIR /proc/self/fd/{number}\nRUN pwd\n").error()
 
 
+def test_a_working_directory_outside_is_refused_even_if_a_descriptor_of_it_is_left(lamina: Lamina, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(process, "close_descriptors", lambda _keep: None)
+    left = os.open("/usr", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with lamina.library() as engine:
+            with pytest.raises(StartError):
+                engine.containers.output("base", ["true"], working_dir=f"/proc/self/fd/{left}")
+            container = engine.containers.run("base", FOREVER)
+            with pytest.raises(StartError):
+                container.exec(["true"], working_dir=f"/proc/self/fd/{left}")
+    finally:
+        os.close(left)
+
+
 # /proc, /sys and /dev that are something else (CVE-2019-16884, CVE-2023-27561, CVE-2026-41579)
 
 
@@ -167,7 +182,7 @@ def test_kernel_files_are_masked_and_settings_read_only(lamina: Lamina):
 
 
 def test_a_pattern_of_masked_paths_masks_each(lamina: Lamina, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plan, "MASKED_PATHS", ("/sys/devices/system/cpu/*/topology", "/sys/no/*/where"))
+    monkeypatch.setattr(plan, "MASKED_PATHS", ("/sys/devices/system/cpu/cpu*/topology", "/sys/no/*/where"))
     script = "for each in /sys/devices/system/cpu/cpu*/topology; do ls -A $each | wc -l; done"
     with lamina.library() as engine:
         assert set(engine.containers.output("base", ["sh", "-c", script]).split()) == {"0"}
@@ -189,11 +204,15 @@ def test_a_console_is_put_where_it_belongs_or_nowhere(lamina: Lamina, tmp_path: 
     shared = tmp_path / "dev"
     shared.mkdir()
     (shared / "pts").mkdir()
-    (shared / "console").symlink_to("/proc/sysrq-trigger")
+    (shared / "ptmx").symlink_to("pts/ptmx")
+    mounts = [bind(str(shared), "/dev"), bind("/dev/pts", "/dev/pts")]
     with lamina.library() as engine:
-        container = engine.containers.create("base", ["true"], tty=True, mounts=[bind(str(shared), "/dev")])
-        with pytest.raises(StartError):
-            container.start()
+        for target in ("/proc/version", "/test/inside"):
+            (shared / "console").symlink_to(target)
+            with pytest.raises(StartError, match="symbolic links: '/dev/console'"):
+                engine.containers.create("base", ["true"], tty=True, mounts=mounts).start()
+            (shared / "console").unlink()
+        engine.containers.output("base", ["true"], mounts=mounts)
     done = lamina(
         "run", "--rm", "-t", "base", "sh", "-c", "stat -c '%t %T' /dev/console; grep -c ' /dev/console devpts ' /proc/mounts"
     )

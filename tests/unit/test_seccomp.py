@@ -14,7 +14,9 @@ import pytest
 
 from lamina.errors import UsageError
 from lamina.linux.process import CAPABILITIES
-from lamina.runtime.confinement import DEFAULT_CAPABILITIES
+from lamina.model.confinement import Confinement
+from lamina.runtime import confinement
+from lamina.runtime.confinement import DEFAULT_CAPABILITIES, confine
 from lamina.seccomp import cache
 from lamina.seccomp.compiler import KILL_PROCESS, compile_filter
 from lamina.seccomp.profile import ALLOW, ENOSYS, EPERM, ERRNO, parse, select
@@ -286,30 +288,52 @@ def by_libseccomp(selection) -> bytes:
         library.seccomp_release(context)
 
 
+def asking(*add: str, **more: str) -> Confinement:
+    return Confinement(cap_drop=("ALL",), cap_add=add, **more)
+
+
 def test_a_filter_is_compiled_once_and_read_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = str(tmp_path / "filters")
-    first = cache.load(folder, 0b101)
-    assert first == compiled(cache.default_profile(), capabilities=frozenset({"CHOWN", "DAC_READ_SEARCH"}), kernel=(99, 0))
-    monkeypatch.setattr(cache, "_make", lambda *_: pytest.fail("compiled again"))
-    assert cache.load(folder, 0b101) == first
+    folder, few = str(tmp_path / "filters"), frozenset({"CHOWN", "DAC_READ_SEARCH"})
+    first = confine(asking(*few), filter_dir=folder).seccomp
+    assert first == compiled(cache.default_profile(), capabilities=few, kernel=(99, 0))
+    monkeypatch.setattr(cache, "make", lambda *_, **__: pytest.fail("compiled again"))
+    assert confine(asking(*few), filter_dir=folder).seccomp == first
     assert [file.stat().st_mode & 0o777 for file in (tmp_path / "filters").iterdir()] == [0o600]
 
 
 def test_a_filter_is_anothers_for_other_capabilities_or_another_profile(tmp_path: Path):
-    made = {cache.load(str(tmp_path), bits, text) for bits in (0, 1 << 21) for text in ("", json.dumps(profile(rule("read"))))}
+    mine = json.dumps(profile(rule("read")))
+    asked = [asking(*add, seccomp=text) for add in ((), ("SYS_ADMIN",)) for text in ("", mine)]
+    made = {confine(each, filter_dir=str(tmp_path)).seccomp for each in asked}
     assert len(made) == 3, "the profile of one's own doesn't ask for capabilities"
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_start_needs_no_disk_to_write_to():
-    assert cache.load("/proc/nowhere", 0)
+    assert confine(None, filter_dir="/proc/nowhere").seccomp
+
+
+def test_what_is_privileged_has_no_filter_unless_it_asks_for_one(tmp_path: Path):
+    def kind(asked: Confinement, *, extended: bool = False) -> str:
+        found = confine(asked, filter_dir=str(tmp_path), extended=extended).seccomp
+        return "none" if found is None else "open" if asked_for_mount(found) == ALLOW else "closed"
+
+    def asked_for_mount(program: bytes) -> int:
+        return decide(program, *{"x86_64": (X86_64.audit, 165), "aarch64": (0xC00000B7, 40)}[os.uname().machine])
+
+    assert kind(Confinement()) == "closed"
+    assert kind(Confinement(), extended=True) == "open"
+    assert kind(Confinement(privileged=True)) == "none"
+    assert kind(Confinement(privileged=True, seccomp="builtin")) == "open"
+    assert kind(Confinement(seccomp="unconfined"), extended=True) == "none"
 
 
 def test_the_revision_in_the_names_of_filters_is_that_of_what_makes_them():
     folder = Path(cache.__file__).parent
     sources = ("compiler.py", "profile.py", "syscalls.py", "data/default.json", "data/syscalls")
     digest = sha256(b"".join((folder / name).read_bytes() for name in sources)).hexdigest()[:12]
-    assert digest == cache.REVISION, f"write REVISION = {digest!r} into {cache.__file__}: compiled filters are made anew then"
+    told = f"write FILTER_REVISION = {digest!r} into {confinement.__file__}: filters are compiled anew then"
+    assert digest == confinement.FILTER_REVISION, told
 
 
 def test_every_machine_that_has_a_filter_has_an_architecture():

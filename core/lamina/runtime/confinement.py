@@ -4,10 +4,10 @@ Defaults: moby's oci/defaults.go (paths) and oci/caps/defaults.go (capabilities)
 `process_steps.py` and `mount_steps.py`.
 """
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamina.linux.process import CAPABILITIES
-from lamina.seccomp import cache
 
 if TYPE_CHECKING:
     from lamina.model.confinement import Confinement
@@ -24,10 +24,14 @@ ALL_CAPABILITIES = tuple(range(len(CAPABILITIES)))
 MASKED_PATHS = (
     "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
     "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap",
-    "/sys/devices/system/cpu/*/thermal_throttle",
+    "/sys/devices/system/cpu/cpu*/thermal_throttle",
 )  # fmt: skip
-"""A `*` stands for every name in a directory."""
+"""A `*` stands for a number."""
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+FILTER_REVISION = "3108f418f126"
+"""Of the compiler and its data: the beginning of their digest (`tests/unit/test_seccomp.py` says what it must be)."""
 
 
 class Confined(NamedTuple):
@@ -52,13 +56,11 @@ def confine(asked: "Confinement | None", *, filter_dir: str, extended: bool = Fa
     """
     if asked is None:
         capabilities = ALL_CAPABILITIES if extended else DEFAULT_CAPABILITIES
-        return Confined(capabilities=capabilities, seccomp=cache.load(filter_dir, _bits(capabilities)), has_system_paths=False)
+        return Confined(capabilities=capabilities, seccomp=_filter(filter_dir, _bits(capabilities)), has_system_paths=False)
     capabilities = ALL_CAPABILITIES if extended or asked.privileged else adjusted(asked.cap_add, asked.cap_drop)
     profile = asked.seccomp or ("unconfined" if asked.privileged else "")
-    if profile == "unconfined":
-        seccomp = None
-    else:
-        seccomp = cache.load(filter_dir, _bits(capabilities), "" if profile == "builtin" else profile)
+    text = "" if profile == "builtin" else profile
+    seccomp = None if profile == "unconfined" else _filter(filter_dir, _bits(capabilities), text)
     return Confined(
         capabilities=capabilities,
         seccomp=seccomp,
@@ -83,3 +85,31 @@ def adjusted(add: tuple[str, ...], drop: tuple[str, ...]) -> tuple[int, ...]:
 
 def _bits(capabilities: tuple[int, ...]) -> int:
     return sum(1 << number for number in capabilities)
+
+
+def _filter(directory: str, capabilities: int, profile: str = "") -> bytes:
+    """Give the filter of a profile's JSON text, "" for the default one, for capabilities as bits; compile it if it is new.
+
+    Its file's name says all that it was made of, so it never goes stale, and a start opens that file and imports no compiler.
+    """
+    system = os.uname()
+    version = ".".join(system.release.split("-")[0].split(".")[:2])
+    path = f"{directory}/{_digest(profile)}-{FILTER_REVISION}-{capabilities:x}-{system.machine}-{version}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        from lamina.seccomp.cache import make
+
+        return make(path, machine=system.machine, version=version, capabilities=capabilities, profile=profile)
+    try:
+        return os.read(fd, 1 << 16)  # more than the kernel takes: 4096 instructions of 8 bytes
+    finally:
+        os.close(fd)
+
+
+def _digest(profile: str) -> str:
+    if not profile:
+        return "default"
+    from hashlib import sha256  # for those who have a profile of their own
+
+    return sha256(profile.encode()).hexdigest()[:32]

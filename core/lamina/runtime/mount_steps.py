@@ -188,7 +188,7 @@ def _opened(place: Place, paths: Iterable[str]) -> Iterator[int]:
     for path in paths:
         before, star, after = path.partition("*")
         if star:
-            yield from _opened(place, [before + name + after for name in _names(place, before)])
+            yield from _opened_alike(place, before, after)
             continue
         try:
             fd = open_in_root(place.root_fd, path, os.O_PATH)
@@ -200,15 +200,19 @@ def _opened(place: Place, paths: Iterable[str]) -> Iterator[int]:
             os.close(fd)
 
 
-def _names(place: Place, path: str) -> list[str]:
+def _opened_alike(place: Place, before: str, after: str) -> Iterator[int]:
+    """Open what has a number in the place of a `*`: all of them, or none if the kernel has none for 0."""
+    folder, _, prefix = before.rpartition("/")
     try:
-        fd = open_in_root(place.root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        os.close(open_in_root(place.root_fd, f"{before}0{after}", os.O_PATH))
+        folder_fd = open_in_root(place.root_fd, folder, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return
     try:
-        return os.listdir(fd)
+        numbered = [name for name in os.listdir(folder_fd) if name.removeprefix(prefix).isdigit()]
     finally:
-        os.close(fd)
+        os.close(folder_fd)
+    yield from _opened(place, [f"{folder}/{name}{after}" for name in numbered])
 
 
 class ReadOnlyRoot(Step):

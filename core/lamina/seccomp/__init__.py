@@ -3,9 +3,10 @@
     syscalls.py  the table of system calls: name to number, for each architecture
     profile.py   a profile as JSON becomes rules, and what of them holds for a machine and a set of capabilities
     compiler.py  rules become the program that seccomp(2) takes
-    cache.py     a compiled profile as a file, so that a start compiles nothing
+    cache.py     compiles into a file, so that the next start only reads
     data/        the table, and `default.json`, the profile of whoever asks for none
 
-Only `cache.py` is imported by a start. No library is used: what libseccomp of Debian 12 knows ends with Linux 5.17, and a profile
-that can't name newer calls can neither allow them nor answer them with ENOSYS, by which a C library knows that it must do without.
+Nothing of it is imported by a start whose filter is there. No library is used: libseccomp of Debian 12 knows nothing newer than
+Linux 5.17, and a profile that can't name newer calls can neither allow them nor answer them with ENOSYS, by which a C library knows
+that it must do without.
 """
