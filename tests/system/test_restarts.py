@@ -11,7 +11,7 @@ from cases import FOREVER, PROGRAM, Lamina, driver_of, each_driver, is_gone, wai
 
 from lamina.container import ContainerHandle
 from lamina.engine import Engine
-from lamina.linux import process
+from lamina.linux import mount, process
 from lamina.model.container import MountRequest
 from lamina.model.supervision import Supervision
 
@@ -212,26 +212,44 @@ def test_the_unit_is_one_that_systemd_takes(lamina: Lamina, tmp_path: Path):
 
 
 def test_after_a_boot_those_run_that_should(lamina: Lamina):
-    """The boot is another one because the records say so; the processes have gone with it."""
-    wanted = {"always": "always", "unless": "unless-stopped", "failed": "on-failure", "plain": "no"}
+    """The boot is another one because the records say so; with it went the processes, the mounts and the run directory."""
+    wanted = {"always": "always", "unless": "unless-stopped", "failed": "on-failure", "plain": "no", "waiting": "always"}
     stopped = {"always-stopped": "always", "unless-stopped": "unless-stopped", "failed-stopped": "on-failure", "never": "always"}
     with lamina.library() as engine:
         boxes = [run(engine, policy, *FOREVER, name=name) for name, policy in {**wanted, **stopped}.items() if name != "never"]
         engine.containers.create("busybox", FOREVER, name="never", supervision=Supervision(restart="always"))
         for name in stopped:
             engine.containers.get(name).stop(timeout_s=0)
-        running = [box.record for box in boxes if box.record.is_active]
+        end_for_long(engine, engine.containers.get("waiting"))
+        running = [box.record for box in boxes if box.record.is_up]
         with engine.context.database.transaction() as tx:
             tx.execute("UPDATE containers SET boot = 'an-earlier-one' WHERE boot != ''")
         for record in running:
             os.kill(record.monitor_pid, signal.SIGKILL)
-            os.kill(record.pid, signal.SIGKILL)
-        wait_until(lambda: all(is_gone(each.pid) for each in running), "the machine's end")
+            if record.pid:
+                os.kill(record.pid, signal.SIGKILL)
+        wait_until(lambda: all(is_gone(each.pid) for each in running if each.pid), "the machine's end")
+    for each in reversed(mount.mounts()):
+        if each.target.startswith(f"{lamina.root}/"):
+            mount.unmount(each.target)
+    shutil.rmtree(lamina.root / "run")
     assert lamina("ps", "--quiet") == ""  # no command but `system start` starts what a boot has ended
-    assert lamina("system", "start").splitlines() == ["always", "unless", "failed", "always-stopped"]
-    assert sorted(lamina("ps", "--format", "{{.Names}}").splitlines()) == ["always", "always-stopped", "failed", "unless"]
+    assert lamina("system", "start").splitlines() == ["always", "unless", "failed", "waiting", "always-stopped"]
+    assert sorted(lamina("ps", "--format", "{{.Names}}").splitlines()) == [
+        "always",
+        "always-stopped",
+        "failed",
+        "unless",
+        "waiting",
+    ]
     assert lamina("system", "start") == ""
-    assert sorted(lamina("system", "stop", "--timeout", "0").splitlines()) == ["always", "always-stopped", "failed", "unless"]
+    assert sorted(lamina("system", "stop", "--timeout", "0").splitlines()) == [
+        "always",
+        "always-stopped",
+        "failed",
+        "unless",
+        "waiting",
+    ]
     assert lamina("ps", "--quiet") == ""
     with lamina.library() as engine:
         assert process.boot_id() == engine.context.records.boot_of(engine.containers.get("unless").id)
