@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from lamina.cli.container_options import IdFile, check_working_dir, read_config, read_env
+from lamina.cli.container_options import IdFile, check_working_dir, container_options, read_config, read_env
 from lamina.cli.options import Command
 from lamina.cli.streams import NotATerminalError, Streams, check_terminal, joined
 from lamina.errors import ConflictError, LaminaError, UsageError
@@ -28,14 +28,15 @@ def parsed(*words: str, interspersed: bool = True) -> dict[str, Any]:
 
 
 def config(**given: Any) -> ContainerConfig:
-    values: dict[str, Any] = {
-        "image": "busybox", "arguments": (), "env": (), "env_files": (), "working_dir": "", "user": "", "tty": False,
-        "interactive": False, "auto_remove": False, "volumes": (), "mounts": (), "tmpfses": (), "hostname": "",
-        "networks": ("none",), "network_aliases": (), "ip": "", "ip6": "", "mac_address": "",
-        "published": (), "publish_all": False, "exposed": (), "extra_hosts": (), "dns": (), "dns_search": (), "dns_options": (),
-        "domainname": "", "entrypoint": None, "read_only": False, "labels": (), "label_files": (), "stop_signal": "",
-        "stop_timeout_s": None, "init": False, "storage_options": (),
-    }  # fmt: skip
+    @click.command(cls=Command)
+    @container_options
+    def command(**values: Any) -> dict[str, Any]:
+        return values
+
+    values: dict[str, Any] = command.main(["--network", "none"], standalone_mode=False)
+    for name in ("name", "cidfile", "storage_driver", "attach", "pull"):  # those that `run` and `create` read themselves
+        del values[name]
+    values |= {"image": "busybox", "arguments": ()}
     return read_config(**values | given)
 
 

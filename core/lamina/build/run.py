@@ -1,6 +1,6 @@
 """One RUN: a process in a container of its own, on a writable layer that becomes an image's layer if it ends well.
 
-The container has no record: the builder is its only client, and it dies with the builder (`MonitorPlan.ends_with_creator`).
+The container has no record: the builder is its only client, and it dies with the builder (`WatchPlan.ends_with_creator`).
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.mount_steps import MaskPaths
 from lamina.runtime.plan import plan
+from lamina.runtime.watch import WatchPlan
 from lamina.usecases.start import write_files
 
 HOSTNAME = "lamina-build"
@@ -98,7 +99,7 @@ def run(
         steps[at:at] = prepared.steps
         prepare(cgroup, limits=None, rules=device_rules(config))
         stack.callback(cgroup.remove)
-        with _launched(MonitorPlan(steps=steps, tty=False, open_stdin=False, ends_with_creator=True)) as launched:
+        with _launched(MonitorPlan(steps=steps, open_stdin=False, watch=WatchPlan(tty=False, ends_with_creator=True))) as launched:
             code = yield from _relay(launched, step)
         if code != 0:
             raise CommandFailedError(command.arguments, code)

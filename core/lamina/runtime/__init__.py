@@ -6,7 +6,9 @@ isolation_steps.py   those of containers with limits, another's /dev/shm, or use
 confinement.py Docker's defaults, and what a container was asked to have otherwise
 plan.py      the list of steps for one container
 init.py      the child: carries the steps out, in order, and executes the command
-monitor.py   the parent that stays: forks the child, relays and logs its output, reaps it
+monitor.py   the parent that stays: forks the child, sees it through its start
+watch.py     what the parent does then, in a small program: relays and logs the output, reaps the child
+probes.py    when the container's health is checked
 launch.py    starts the monitor and hears from it how the start went
 frames.py    what monitor and clients say to each other over a socket
 attach.py    a client: relays a terminal or pipes to a monitor

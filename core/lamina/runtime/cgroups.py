@@ -108,13 +108,17 @@ def counts_swap() -> bool:
     return Cgroup(machine, PARENT).has("memory", file)
 
 
+def oom_path(cgroup: Cgroup) -> str:
+    """The file in which its processes are counted that were killed for want of memory; "" without a memory controller."""
+    version = cgroup.machine.version("memory")
+    return f"{cgroup.directory('memory')}/{'memory.events' if version == 2 else 'memory.oom_control'}" if version else ""
+
+
 def oom_kills(cgroup: Cgroup) -> int:
     """Count its processes that were killed for want of memory; 0 if it is gone, or has no memory controller."""
-    version = cgroup.machine.version("memory")
-    if not version:
-        return 0
     try:
-        text = cgroup.read("memory", "memory.events" if version == 2 else "memory.oom_control")
+        with open(oom_path(cgroup), encoding="ascii") as file:
+            text = file.read()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)

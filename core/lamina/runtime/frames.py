@@ -28,6 +28,11 @@ class Parser:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def has_some(self) -> bool:
+        """Whether part of a frame has come, and its rest not yet."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Take bytes as they came and give the frames that are complete; raises `ValueError` for what can't be one."""
         self._buffer += data

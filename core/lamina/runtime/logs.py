@@ -23,7 +23,8 @@ class LogWriter:
         self._path = path
         self._file_bytes = file_bytes
         self._files = files
-        self._partial: dict[int, bytes] = {}
+        self.partial: dict[int, bytes] = {}
+        """What has come of each stream's last line."""
         self._open()
 
     def _open(self) -> None:
@@ -32,7 +33,7 @@ class LogWriter:
 
     def write(self, kind: int, data: bytes) -> None:
         """Add bytes of one stream."""
-        data = self._partial.pop(kind, b"") + data
+        data = self.partial.pop(kind, b"") + data
         stamp = _now()
         out = []
         start = 0
@@ -51,18 +52,18 @@ class LogWriter:
             out.append(_record(data[start : end + 1], kind, stamp))
             start = end + 1
         if start < len(data):
-            self._partial[kind] = data[start:]
+            self.partial[kind] = data[start:]
         self._append(out)
 
     def end_of_stream(self, kind: int) -> None:
         """Write what is left of a stream that has ended."""
-        rest = self._partial.pop(kind, b"")
+        rest = self.partial.pop(kind, b"")
         if rest:
             self._append([_record(rest, kind, _now())])
 
     def close(self) -> None:
         """Write what is left and close."""
-        for kind in list(self._partial):
+        for kind in list(self.partial):
             self.end_of_stream(kind)
         os.close(self._fd)
 

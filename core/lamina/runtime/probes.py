@@ -7,19 +7,20 @@ container was healthy once. A check says by its exit code whether that is still 
 import os
 import signal
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
 
 STARTING = 3
 """The exit code of a check after which the container is neither healthy nor unhealthy yet."""
 
 
-class ProbePlan(NamedTuple):
+class ProbePlan:
     """The program to run, and how long to wait before each run."""
 
-    command: tuple[str, ...]
-    interval_s: float
-    start_interval_s: float
-    start_period_s: float
+    def __init__(self, *, command: Sequence[str], interval_s: float, start_interval_s: float, start_period_s: float) -> None:
+        self.command = command
+        self.interval_s = interval_s
+        self.start_interval_s = start_interval_s
+        self.start_period_s = start_period_s
 
 
 class Probes:
@@ -38,6 +39,14 @@ class Probes:
         in_period = self._is_starting and now_s - self._begun_s < self.plan.start_period_s
         return now_s + (self.plan.start_interval_s if in_period else self.plan.interval_s)
 
+    def state(self) -> tuple[float, bool, float]:
+        """What `resume` needs in another program of the same process; CLOCK_MONOTONIC is the machine's. None may be running."""
+        return self._begun_s, self._is_starting, self._due_s
+
+    def resume(self, state: tuple[float, bool, float]) -> None:
+        """Go on where `state` was."""
+        self._begun_s, self._is_starting, self._due_s = state
+
     def timeout_ms(self) -> int:
         """How long the monitor may sleep: until the next check is due, and without end while one runs."""
         return -1 if self.pid else max(0, int((self._due_s - time.monotonic()) * 1000) + 1)
@@ -54,7 +63,7 @@ class Probes:
             self._due_s = self._next_due()
         elif time.monotonic() >= self._due_s:
             try:
-                self.pid = os.posix_spawn(self.plan.command[0], self.plan.command, os.environ, setsid=True)
+                self.pid = os.posix_spawn(self.plan.command[0], list(self.plan.command), os.environ, setsid=True)
                 self.pidfd = os.pidfd_open(self.pid)
             except OSError:  # no memory, or too many processes: the next time
                 self._due_s = self._next_due()

@@ -161,9 +161,12 @@ class Context:
 
     def container_event(self, action: str, container: Container, *, time_ns: int = 0, **attributes: str) -> None:
         """Write down in the journal what happened to a container, in Docker's words."""
+        self.journal.append("container", action, container.id, self.event_attributes(container, **attributes), time_ns=time_ns)
+
+    def event_attributes(self, container: Container, **attributes: str) -> dict[str, str]:
+        """What every event of a container tells: its labels, image and name."""
         config = container.config
-        what = {**config.labels, "image": config.image, "name": container.name, **attributes}
-        self.journal.append("container", action, container.id, what, time_ns=time_ns)
+        return {**config.labels, "image": config.image, "name": container.name, **attributes}
 
     def happened(self, action: str, container: Container, **attributes: str) -> None:
         """Write down what happened and tell the plugins that watch.

@@ -14,6 +14,7 @@ from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.plan import plan_entering
 from lamina.runtime.steps import Step
+from lamina.runtime.watch import EndEvent, WatchPlan
 from lamina.usecases.context import Context
 from lamina.usecases.start import LOST_EXIT_CODE, Starter
 
@@ -114,15 +115,17 @@ class Entering:
                 self.context.container_event(action, container, execID=exec_id, **attributes)
 
         tell(f"exec_create: {words}")
+        end_event = None
+        if is_told:
+            attributes = self.context.event_attributes(container, execID=exec_id)
+            end_event = EndEvent(path=self.context.journal.path, action="exec_die", actor=container.id, attributes=attributes)
         launched = launch(
             MonitorPlan(
                 steps=steps,
-                tty=tty,
                 open_stdin=open_stdin,
+                watch=WatchPlan(tty=tty, title=container.id, end_event=end_event, ends_with_creator=ends_with_creator),
                 terminal_size=terminal_size,
                 pid_namespace=f"/proc/{container.pid}/ns/pid",
-                ends_with_creator=ends_with_creator,
-                on_exit=lambda code: tell("exec_die", exitCode=str(code)),
             )
         )
         self.context.children.add(launched.monitor_pid)

@@ -23,6 +23,7 @@ from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.plan import USUAL, PlannedMount, plan
 from lamina.runtime.steps import Step
+from lamina.runtime.watch import EndEvent, WatchPlan
 from lamina.store import views
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
@@ -177,15 +178,7 @@ class Starter:
         context = self.context
         config = container.config
         remove_tree(context.exit_path(container.id))
-        begun_ns = time.time_ns()
         cgroup = cgroups.own_cgroup(container)
-
-        def ended(code: int) -> None:
-            lasted_s = (time.time_ns() - begun_ns) // 10**9
-            if cgroups.oom_kills(cgroup):
-                context.container_event("oom", container)
-            context.container_event("die", container, execDuration=str(lasted_s), exitCode=str(code))
-
         os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
         first_id, pid_namespace = 0, ""
         donors: Sequence[Container] = ()
@@ -203,20 +196,23 @@ class Starter:
                 )
         context.layers.mount(storage, container.id, container.parents, first_id=first_id)
         cgroups.prepare(cgroup, limits=config.limits, rules=rules)
-        monitor_plan = MonitorPlan(
-            steps=steps,
+        watch = WatchPlan(
             tty=config.tty,
-            open_stdin=config.open_stdin,
+            title=container.id,
             **self._log_plan(container),
             exit_path=context.exit_path(container.id),
             probe=self._probe_plan(container),
-            on_exit=ended,
+            end_event=EndEvent(
+                path=context.journal.path, action="die", actor=container.id, attributes=context.event_attributes(container),
+                begun_ns=time.time_ns(), oom_path=cgroups.oom_path(cgroup),
+            ),
             socket_path=context.socket_path(container.id),
-            terminal_size=terminal_size,
             finish_command=(sys.executable, "-P", "-m", "lamina.finish", context.root_dir, context.run_dir, container.id),
-            pid_namespace=pid_namespace,
+        )  # fmt: skip
+        monitor_plan = MonitorPlan(
+            steps=steps, open_stdin=config.open_stdin, watch=watch, terminal_size=terminal_size, pid_namespace=pid_namespace,
             forks_again=bool(first_id),
-        )
+        )  # fmt: skip
         launched = launch(monitor_plan)
         context.children.add(launched.monitor_pid)
         try:
@@ -258,7 +254,7 @@ class Starter:
         begin(self.context, container)
         asked = container.config.supervision.health.with_defaults()
         return ProbePlan(
-            (sys.executable, "-P", "-m", "lamina.probe", self.context.root_dir, self.context.run_dir, container.id),
+            command=(sys.executable, "-P", "-m", "lamina.probe", self.context.root_dir, self.context.run_dir, container.id),
             interval_s=asked.interval_ns / 1e9,
             start_interval_s=asked.start_interval_ns / 1e9,
             start_period_s=asked.start_period_ns / 1e9,
