@@ -62,6 +62,8 @@ def test_run_exits_as_docker_run_does(lamina: Lamina):
         (("--stop-signal", "ZZZ", "busybox", "true"), "invalid signal 'ZZZ'"),
         (("--env-file", "/no/such", "busybox", "true"), "'/no/such' can't be read"),
         (("--storage-opt", "zzz=1", "busybox", "true"), "doesn't know the option 'zzz'"),
+        (("--storage-opt", "size=1g", "busybox", "true"), "can't limit a container's size here"),
+        (("--storage-opt", "size=1x", "busybox", "true"), "invalid size '1x'"),
         (("--zzz", "busybox"), "no such option"),
         (("--pull", "sometimes", "busybox"), "'sometimes' is not one of"),
         (("-d", "-a", "stdout", "busybox"), "contradict"),

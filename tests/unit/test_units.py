@@ -18,10 +18,10 @@ from lamina.cli.units import (
     human_duration,
     human_size,
     parse_duration,
-    parse_size,
     parse_time,
 )
 from lamina.errors import UsageError
+from lamina.model.sizes import parse_size
 
 DAY_NS = 24 * HOUR_NS
 

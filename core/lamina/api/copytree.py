@@ -29,8 +29,10 @@ _SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
 _TARGET = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_tree(source: str, target: str) -> None:
+def copy_tree(source: str, target: str, *, target_is_made: bool = False) -> None:
     """Copy the directory `source` with all that is in it to `target`, which is made and must not exist.
+
+    With `target_is_made` it is an empty directory already.
 
     The source must not change meanwhile; its access times stay as they are. Raises `OSError`; what was copied until then is left
     at `target` for the caller to remove. Needs root.
@@ -41,7 +43,8 @@ def copy_tree(source: str, target: str) -> None:
         set_attributes(mount_fd, MS_RDONLY | MS_NOATIME)  # readlink(2) has no O_NOATIME
         source_fd = os.open(".", _DIRECTORY, dir_fd=mount_fd)
         stack.callback(os.close, source_fd)
-        os.mkdir(target, 0o700)
+        if not target_is_made:
+            os.mkdir(target, 0o700)
         target_fd = os.open(target, _DIRECTORY)
         stack.callback(os.close, target_fd)
         _drop_acls(target_fd)

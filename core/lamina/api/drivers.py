@@ -108,9 +108,9 @@ class StorageDriver(_Driver):
             self._probe = probe
         return self._probe
 
-    def prepare(self, key: str, parents: Sequence[str], options: Mapping[str, str]) -> None:
+    def prepare(self, key: str, parents: Sequence[str], options: Mapping[str, str], size_bytes: int | None = None) -> None:
         """`storage_prepare`."""
-        self._call("storage_prepare", bool, home=self.home, key=key, parents=parents, options=options)
+        self._call("storage_prepare", bool, home=self.home, key=key, parents=parents, options=options, size_bytes=size_bytes)
 
     def mounts(self, key: str, parents: Sequence[str], *, readonly: bool) -> View:
         """`storage_mounts`."""

@@ -58,12 +58,16 @@ def storage_probe(home: str) -> "Probe":  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def storage_prepare(home: str, key: str, parents: Sequence[str], options: Mapping[str, str]) -> bool:  # type: ignore[empty-body]
+def storage_prepare(  # type: ignore[empty-body]
+    home: str, key: str, parents: Sequence[str], options: Mapping[str, str], size_bytes: int | None
+) -> bool:
     """Make an empty layer `key` on top of `parents`, so that its view equals theirs. Return True.
 
     The parents are there and don't change any more. `options` are the user's `--storage-opt`s; raise `UsageError` for one that you
-    don't know. A base layer's root is a directory 0755 of root's; other layers' roots have the mode, owner, times and xattrs of
-    their parent's. Raise if `key` is there already. A failure leaves nothing behind. Required.
+    don't know. `size_bytes` is how much the layer may grow on disk: a write beyond it must fail with ENOSPC or EDQUOT and harm no
+    other layer. It is None for a driver that doesn't claim `quota`: to its containers the engine refuses `--storage-opt size=`.
+    `lamina.api.quota` does it by project quotas. A base layer's root is a directory 0755 of root's; other layers' roots have the
+    mode, owner, times and xattrs of their parent's. Raise if `key` is there already. A failure leaves nothing behind. Required.
     """
 
 

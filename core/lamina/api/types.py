@@ -69,6 +69,7 @@ class Capabilities:
     max_depth: int | None = None
     """The greatest number of layers in one union, the writable one included; None for no limit."""
     quota: bool = False
+    """A layer's size can be limited here: `storage_prepare` keeps `size_bytes`."""
     preserves: frozenset[Fidelity] = frozenset()
     behaves: frozenset[Behaviour] = frozenset()
     forbidden_prefix: str = ""
@@ -88,6 +89,10 @@ class Probe:
     """Why it can't work, if it can't."""
     hint: str = ""
     """What would make it work, or work better."""
+    no_quota_reason: str = ""
+    """Why a layer's size can't be limited here, if the driver could do it elsewhere."""
+    no_quota_hint: str = ""
+    """What would let it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,8 +37,8 @@ def read_isolation(options: dict[str, Any]) -> "Isolation | None":
     asked = {name: options.pop(name, None) for name in _NAMES}
     if not any(value or value == 0 for value in asked.values()):
         return None
-    from lamina.cli.units import parse_size
     from lamina.model.isolation import JOIN_PREFIX, Isolation, check_mode, parse_sysctl, parse_ulimit
+    from lamina.model.sizes import parse_size
 
     def mode(name: str, *words: str) -> str:
         return check_mode(f"--{name}", asked[name], words) if asked[name] else ""

@@ -82,7 +82,7 @@ def _read_value(name: str, value: str | int) -> str | int:
 
 
 def _read_size(text: str) -> int:
-    from lamina.cli.units import parse_size
+    from lamina.model.sizes import parse_size
 
     return parse_size(text)
 

@@ -1,7 +1,6 @@
 """Sizes, durations and times as Docker's users read and type them. Pure functions: the caller brings the clock.
 
     human_size(1_234_567)                  1.23MB       decimal, as images and ps show sizes
-    parse_size("64m")                      67108864     binary, as --memory takes them
     human_duration(130 * SECOND_NS)        2 minutes    as in "Up 2 minutes", "2 minutes ago"
     format_time_ns(0)                      1970-01-01T00:00:00Z
     parse_time("10m", now_ns=...)          ten minutes before now
@@ -48,25 +47,6 @@ def _scale(size: float, base: float, units: tuple[str, ...], digits: int) -> str
         if float(text) >= base and power < len(units) - 1:
             text, power = "1", power + 1
     return f"{text}{units[power]}"
-
-
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?: ?(?:([kmgtp])(?:i?b)?|b))?", re.ASCII | re.IGNORECASE)
-
-
-def parse_size(text: str) -> int:
-    """Read a size in bytes: a number and, in powers of 1024, k, m, g, t or p, also as kb or kib; 1.5g is allowed.
-
-    Raises `UsageError`.
-    """
-    match = _SIZE.fullmatch(text)
-    if not match:
-        raise UsageError(f"invalid size '{text}'", hint="give a number with an optional unit b, k, m, g, t or p, as in 64m")
-    number, unit = match.groups()
-    factor = 1024 ** ("kmgtp".index(unit.lower()) + 1) if unit else 1
-    whole, _, part = number.partition(".")
-    if len(number) > 40 or int(whole or 0) * factor >= 1 << 63:
-        raise UsageError(f"invalid size '{text}': more than 8 EiB")
-    return int(whole or 0) * factor + (int(part) * factor // 10 ** len(part) if part else 0)
 
 
 def human_duration(duration_ns: int) -> str:

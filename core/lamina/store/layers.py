@@ -12,13 +12,13 @@ import errno
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.host import PluginHost
 from lamina.api.types import Change, LayerReader, Usage, View, WhiteoutFormat
 from lamina.dataclasses import dataclass
-from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, PluginError
+from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, PluginError, UsageError
 from lamina.linux.fs import remove_tree
 from lamina.store import views
 from lamina.store.database import Database
@@ -435,6 +435,25 @@ def check_depth(driver: StorageDriver, image_layers: int) -> None:
             f"the image has {image_layers} layers; storage driver '{driver.name}' unites at most {limit}, the container's included",
             hint="choose a deeper driver with --storage-driver, such as vfs",
         )
+
+
+def read_size(driver: StorageDriver, storage_options: Mapping[str, str]) -> tuple[int | None, Mapping[str, str]]:
+    """Take Docker's `size` out of a container's storage options, in bytes, or refuse it where the driver can't keep it."""
+    if "size" not in storage_options:
+        return None, storage_options
+    from lamina.model.sizes import parse_size
+
+    size_bytes = parse_size(storage_options["size"])
+    if not size_bytes:
+        raise UsageError("a container can't have a size of 0", hint="leave the storage option 'size' out for no limit")
+    probe = driver.probe()
+    if not probe.capabilities.quota:
+        reason = probe.no_quota_reason or "the driver has no quotas"
+        raise NotUsableError(
+            f"storage driver '{driver.name}' can't limit a container's size here: {reason}",
+            hint=probe.no_quota_hint or "leave the storage option 'size' out, or choose another driver: see lamina driver ls",
+        )
+    return size_bytes, {name: value for name, value in storage_options.items() if name != "size"}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -81,10 +81,17 @@ class Bench:
         """Make a key as the engine's are: 64 hexadecimal digits."""
         return f"{next(_KEYS):04x}".rjust(8, "c") * 8
 
-    def prepare(self, below: Layer | None = None, *, key: str = "", options: Mapping[str, str] | None = None) -> Layer:
+    def prepare(
+        self,
+        below: Layer | None = None,
+        *,
+        key: str = "",
+        options: Mapping[str, str] | None = None,
+        size_bytes: int | None = None,
+    ) -> Layer:
         """Make an empty layer."""
         layer = Layer(key=key or self.new_key(), parents=below.chain if below else ())
-        self.driver.prepare(layer.key, layer.parents, options or {})
+        self.driver.prepare(layer.key, layer.parents, options or {}, size_bytes)
         return layer
 
     def view(self, layer: Layer, *, readonly: bool = False) -> View:

@@ -22,7 +22,7 @@ GROUPS = (
 )  # fmt: skip
 _MODULES = (
     "life_cycle", "processes", "mounts", "fidelity", "copy_up", "whiteouts", "renames", "diff", "commit", "apply", "hostile",
-    "cross", "crash", "power", "resources",
+    "cross", "crash", "power", "resources", "quota",
 )  # fmt: skip
 
 
@@ -30,7 +30,6 @@ class Feature(StrEnum):
     """What a driver claims by an attribute of its own in `Capabilities`."""
 
     NATIVE_DIFF = "native_diff"
-    QUOTA = "quota"
 
 
 Claim = Fidelity | Behaviour | Feature

@@ -6,7 +6,7 @@ They are mounted in the check's own mount namespace, at places below its directo
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lamina.linux import mount as lm
 from lamina.linux.fs import fsync_path
@@ -43,27 +43,54 @@ def limit_inodes(place: str, inodes: int) -> None:
     lm.mount("none", place, None, lm.MS_REMOUNT, f"nr_inodes={inodes}")
 
 
-def make_image(path: str, fstype: str) -> None:
-    """Make a file with an empty file system."""
+def make_image(path: str, fstype: str, more: Sequence[str] = ()) -> None:
+    """Make a file with an empty file system; `more` are words for its mkfs."""
     maker = _MAKERS.get(fstype)
     if maker is None:
         raise Skipped(f"the kit can't make a file system of the type {fstype}")
     with open(path, "wb") as file:
         file.truncate(_SIZES[fstype])
+    run([*maker, *more, path])
+
+
+def run(words: list[str]) -> None:
+    """Run a program of a file system's; skip the check if it isn't installed."""
     try:
-        subprocess.run([*maker, path], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+        subprocess.run(words, check=True, capture_output=True, stdin=subprocess.DEVNULL)
     except FileNotFoundError as error:
-        raise Skipped(f"the program {maker[0]} is not installed") from error
+        raise Skipped(f"the program {words[0]} is not installed") from error
 
 
-def mount_image(path: str, place: str, *, fstype: str = "") -> None:
+def mount_image(path: str, place: str, *, fstype: str = "", options: str = "") -> None:
     """Mount a file's file system at `place`, which is made; the loop device goes with the mount (mount(8), "loop")."""
     os.makedirs(place, exist_ok=True)
     # a copy of an XFS has the original's UUID, which the kernel may not have forgotten yet
-    words = ["mount", "-o", "loop,nouuid" if fstype == "xfs" else "loop", path, place]
+    words = ["mount", "-o", options or ("loop,nouuid" if fstype == "xfs" else "loop"), path, place]
     done = subprocess.run(words, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise Skipped(f"no file can be mounted here: {done.stderr.strip()}")
+
+
+_QUOTAS = {
+    "ext4": (["-O", "quota,project"], "loop,prjquota", []),
+    "xfs": ([], "loop,nouuid,pquota", []),
+    "btrfs": ([], "loop", ["btrfs", "quota", "enable"]),
+}
+"""How a file system gets quotas: what to make it with, what to mount it with, what to run on it then."""
+
+
+@contextlib.contextmanager
+def disk_with_quotas(place: str, fstype: str) -> Iterator[None]:
+    """Mount a file system with quotas, in a file, at `place`, which is made."""
+    makes, options, then = _QUOTAS[fstype]
+    make_image(f"{place}.image", fstype, makes)
+    mount_image(f"{place}.image", place, options=options)
+    try:
+        if then:
+            run([*then, place])
+        yield
+    finally:
+        lm.unmount(place, detach=True)
 
 
 class Disk:

@@ -15,7 +15,7 @@ from lamina.model.container import Container, ContainerConfig, MountRequest, Sta
 from lamina.model.image_config import Defaults, ImageConfig
 from lamina.runtime.cgroups import own_cgroup
 from lamina.store.images import Image
-from lamina.store.layers import LayerGoneError, check_depth
+from lamina.store.layers import LayerGoneError, check_depth, read_size
 from lamina.store.operations import Operation
 from lamina.usecases.context import Context
 from lamina.usecases.start import JOIN_PREFIX
@@ -58,6 +58,7 @@ class Creation:
         storage = context.layers.usable_driver(driver or context.default_driver)
         keys = [chain.hex for chain in image_config.chain_ids]
         check_depth(storage, len(keys))
+        size_bytes, storage_options = read_size(storage, config.storage_options)
         container_id = os.urandom(32).hex()
         container = Container(
             id=container_id,
@@ -78,7 +79,7 @@ class Creation:
                     volumes = {**container.volumes, request.target: self.volumes.for_request(request).name}
                     container = replace(container, volumes=volumes)
             self.record(container, image, image_config, storage, operation)
-            storage.prepare(container.id, container.parents, config.storage_options)
+            storage.prepare(container.id, container.parents, storage_options, size_bytes)
             context.layers.remember_touch_time(storage, container.id)
             os.mkdir(context.container_dir(container.id), 0o710)
             self._fill_volumes(container, storage)

@@ -29,7 +29,7 @@ from lamina.errors import ConflictError, IntegrityError, LaminaError, NotUsableE
 from lamina.linux.fs import syncfs
 from lamina.model.container import Container
 from lamina.store import views
-from lamina.store.layers import LayerGoneError, LayerTrees, check_depth
+from lamina.store.layers import LayerGoneError, LayerTrees, check_depth, read_size
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
 from lamina.usecases.control import Control
@@ -106,6 +106,7 @@ class Migration:
         check_names(container.name, target, [*(change.path for change in changes), *sockets])
         target = layers.usable_driver(driver)
         check_depth(target, len(container.parents))
+        read_size(target, container.config.storage_options)  # refused before anything is made
         operation = Operation(name="migrate")
         try:
             self._record(container, target, operation, step)
@@ -132,7 +133,8 @@ class Migration:
     def _copy(self, container: Container, source: StorageDriver, target: StorageDriver, read: _Read) -> None:
         layers = self.context.layers
         try:
-            target.prepare(container.id, container.parents, container.config.storage_options)
+            size_bytes, options = read_size(target, container.config.storage_options)
+            target.prepare(container.id, container.parents, options, size_bytes)
         except UsageError as error:
             raise NotUsableError(
                 f"container '{container.name}' can't be moved: {error.message}", hint="its storage options are the old driver's"

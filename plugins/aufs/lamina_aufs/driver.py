@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from lamina.api import quota
 from lamina.api.hookspecs import hookimpl
 from lamina.api.types import Change, Probe, Trees, Usage, View, WhiteoutFormat
 from lamina.errors import NotUsableError, UsageError
@@ -47,11 +48,13 @@ class Driver:
         return methods.probe(home, self._choose(home))
 
     @hookimpl
-    def storage_prepare(self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str]) -> bool:
+    def storage_prepare(
+        self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str], size_bytes: int | None = None
+    ) -> bool:
         """Make Docker's three entries and a work directory."""
         for option in options:
-            raise UsageError(f"the aufs driver has no option '{option}'", hint="it has none at all")
-        layout.prepare(home, key, parents)
+            raise UsageError(f"the aufs driver has no option '{option}'", hint="it has none but size")
+        layout.prepare(home, key, parents, size_bytes)
         return True
 
     @hookimpl
@@ -66,16 +69,19 @@ class Driver:
         layout.make_folders(home)
         os.makedirs(mnt_dir(home, key), mode=0o755, exist_ok=True)
         os.makedirs(work_dir(home, key), mode=0o700, exist_ok=True)
-        if method is Method.AUFS:
-            form.to_rest(home, key, layout.read_layers(home, key))
+        if quota.is_limited(home, key):
+            quota.check(home, key, layout.limited(home, key))
+        with quota.lifted(home, key):
+            if method is Method.AUFS:
+                form.to_rest(home, key, layout.read_layers(home, key))
+                companions.forget(home, key)
+                form.write(home, key, Form.AUFS)  # which it stays, mounted or not
+                return True
+            if method is Method.OVERLAY:
+                for parent in parents:
+                    companions.ensure(home, parent)
             companions.forget(home, key)
-            form.write(home, key, Form.AUFS)  # which it stays, mounted or not
-            return True
-        if method is Method.OVERLAY:
-            for parent in parents:
-                companions.ensure(home, parent)
-        companions.forget(home, key)
-        form.to_mounted(home, key, _MOUNTED_FORM[method])
+            form.to_mounted(home, key, _MOUNTED_FORM[method])
         return True
 
     @hookimpl
@@ -84,7 +90,8 @@ class Driver:
         if not os.path.isdir(diff_dir(home, key)):
             return True
         os.makedirs(work_dir(home, key), mode=0o700, exist_ok=True)
-        form.to_rest(home, key, layout.read_layers(home, key))
+        with quota.lifted(home, key):
+            form.to_rest(home, key, layout.read_layers(home, key))
         if self._choose(home).method is Method.OVERLAY:
             companions.ensure(home, key)
         return True
@@ -154,4 +161,5 @@ class Driver:
     @hookimpl
     def storage_describe(self, home: str, key: str, view: View) -> dict[str, str]:
         """Docker's driver gives null here."""
-        return {"MergedDir": view.root, "UpperDir": diff_dir(home, key), "Method": self._method(home).value}
+        paths = {"MergedDir": view.root, "UpperDir": diff_dir(home, key), "Method": self._method(home).value}
+        return {**paths, **quota.describe(home, key)}

@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 
+from lamina.api import quota
 from lamina.api.copytree import copy_root
 from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import remove_tree
@@ -34,8 +35,8 @@ def make_folders(home: str) -> None:
     os.chmod(empty_dir(home), 0o755)  # it is a lower layer, and its mode a container's to see
 
 
-def prepare(home: str, key: str, parents: Sequence[str]) -> None:
-    """Make an empty layer. A failure leaves nothing behind."""
+def prepare(home: str, key: str, parents: Sequence[str], size_bytes: int | None = None) -> None:
+    """Make an empty layer, which may grow by `size_bytes`. A failure leaves nothing behind."""
     if key.endswith(REMOVING) or key in {".", ".."}:
         raise UsageError(f"a layer can't be named '{key}'", hint=f"names ending in {REMOVING} are those of deleted layers")
     if len(parents) >= MAX_DEPTH:
@@ -57,9 +58,17 @@ def prepare(home: str, key: str, parents: Sequence[str]) -> None:
             os.chmod(path, mode)  # whatever the umask says
         if parents:
             copy_root(diff_dir(home, parents[0]), diff_dir(home, key))
+        if size_bytes is not None:
+            undo.callback(quota.forget, home, key)
+            quota.limit(home, key, limited(home, key), size_bytes)
         form.write(home, key, Form.PLAIN)
         _write_layers(home, key, parents)
         undo.pop_all()
+
+
+def limited(home: str, key: str) -> list[str]:
+    """Give the directories that a limit on a layer's size is about."""
+    return [diff_dir(home, key), work_dir(home, key)]
 
 
 def _write_layers(home: str, key: str, parents: Sequence[str]) -> None:
@@ -91,6 +100,7 @@ def half_made(home: str, key: str) -> Iterator[str]:
 
 def discard(home: str, key: str) -> None:
     """Set aside all that belongs to a layer."""
+    quota.forget(home, key)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(layers_path(home, key))
     for folder in KEYED:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lamina.api import quota
 from lamina.api.types import Behaviour, Capabilities, Fidelity, Probe, WhiteoutFormat
 from lamina.linux.fs import filesystem_type, nearest_directory
 from lamina_aufs.names import MAX_DEPTH, MAX_NAME_BYTES, PREFIX
@@ -83,16 +84,19 @@ def probe(home: str, choice: Choice) -> Probe:
         hint = "put the store on ext4, XFS or btrfs, or use the vfs driver"
     if not reason and method is Method.FUSE:
         hint = "a kernel with overlayfs mounts the same layers, and reads and writes them several times faster"
+    no_quota_reason, no_quota_hint = quota.missing(place)
     return Probe(
         usable=not reason,
-        capabilities=capabilities(method, kept),
+        capabilities=capabilities(method, kept, has_quota=not no_quota_reason),
         method="" if choice.method is None else method.value,
         reason=reason,
         hint=hint,
+        no_quota_reason=no_quota_reason,
+        no_quota_hint=no_quota_hint,
     )
 
 
-def capabilities(method: Method, kept: frozenset[Fidelity]) -> Capabilities:
+def capabilities(method: Method, kept: frozenset[Fidelity], *, has_quota: bool = False) -> Capabilities:
     """What the driver can do when it mounts in this way, where the file system below keeps `kept`."""
     lost = {
         Method.AUFS: {Fidelity.ACLS},  # kept on copy-up, but setting one is EOPNOTSUPP without the mount option `acl`
@@ -104,6 +108,7 @@ def capabilities(method: Method, kept: frozenset[Fidelity]) -> Capabilities:
         whiteouts=WhiteoutFormat.AUFS,
         native_diff=True,
         max_depth=MAX_DEPTH,
+        quota=has_quota,
         preserves=kept - lost,
         behaves=frozenset({Behaviour.OPEN_FILES, Behaviour.LOCKS}) if method is Method.OVERLAY else frozenset(),
         forbidden_prefix=PREFIX,

@@ -10,6 +10,7 @@ home/work/KEY/                of a layer that was made here: overlayfs's workdir
     refused/                  names beginning with `.wh.` that a container made
 home/companions/KEY/          of a layer that is final, or at rest: see companions.py
     above/, below/
+home/quota/KEY                of a layer whose size is limited: see lamina.api.quota
 home/empty/                   a lower layer for a layer that has none
 home/new/                     half-made things, each with its maker's pid
 """

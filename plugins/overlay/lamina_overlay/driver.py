@@ -13,6 +13,7 @@ A map of `home` (`/var/lib/lamina/overlay`), laid out as Docker's overlay2 direc
     <key>/work/             overlayfs's own (same file system as diff; overlayfs.rst, "workdir"); not in a base layer
     <key>/merged/           where the union is mounted; there only while it is
     <key>/view/             where a read-only union is mounted, if ever
+    quota/<key>             of a layer whose size is limited: see lamina.api.quota
     trash/<key>-<random>/   a discarded layer that waits for the engine to delete it
 
 `l`, `link` and `lower` are there for people and tools that know Docker's directory. The driver itself goes by the keys that the
@@ -25,6 +26,7 @@ import os
 from base64 import b32encode
 from collections.abc import Mapping, Sequence
 
+from lamina.api import quota
 from lamina.api.copytree import copy_root
 from lamina.api.hookspecs import hookimpl
 from lamina.api.types import API_VERSION, Probe, View
@@ -32,7 +34,7 @@ from lamina.errors import UsageError
 from lamina.linux.fs import remove_tree, removed_on_error
 from lamina.model.mount import Mount, MountFlag
 
-OWN_NAMES = frozenset({"l", "trash"})
+OWN_NAMES = frozenset({"l", "quota", "trash"})
 """What lies in `home` beside the layers."""
 
 OPTIONS: tuple[tuple[str, str | None], ...] = (
@@ -67,10 +69,12 @@ class OverlayDriver:
         return probe(home)
 
     @hookimpl
-    def storage_prepare(self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str]) -> bool:
+    def storage_prepare(
+        self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str], size_bytes: int | None = None
+    ) -> bool:
         """Make the layer's directories. Every `run` waits for this: no sync, and no reading of the layers below."""
         if options:
-            raise UsageError(f"the overlay driver doesn't know the option '{next(iter(options))}'", hint="it has no options")
+            raise UsageError(f"the overlay driver doesn't know the option '{next(iter(options))}'", hint="it has none but size")
         if key in OWN_NAMES:
             raise UsageError(f"'{key}' can't be a layer's key: the overlay driver keeps something of its own by that name")
         layer, link = f"{home}/{key}", short_name(key)
@@ -84,7 +88,13 @@ class OverlayDriver:
                 os.mkdir(f"{layer}/work", 0o700)
             else:
                 os.chmod(f"{layer}/diff", 0o755)  # mkdir(2) takes the umask away, chmod(2) doesn't
-            _symlink(f"../{key}/diff", f"{home}/l", link)  # last, so that a failure leaves none
+            if size_bytes is not None:
+                quota.limit(home, key, [f"{layer}/diff", *([f"{layer}/work"] if parents else [])], size_bytes)
+            try:
+                _symlink(f"../{key}/diff", f"{home}/l", link)
+            except BaseException:
+                quota.forget(home, key)
+                raise
         return True
 
     @hookimpl
@@ -115,6 +125,8 @@ class OverlayDriver:
                 os.mkdir(f"{layer}/{name}", 0o700)
             except FileExistsError:
                 pass
+        if quota.is_limited(home, key):
+            quota.check(home, key, [f"{layer}/diff", *([f"{layer}/work"] if parents else [])])
         # Left by a `volatile` mount that ended without its sync; the kernel refuses the next one (overlayfs.rst, "Volatile mount").
         remove_tree(f"{layer}/work/work/incompat")
         return True
@@ -131,8 +143,9 @@ class OverlayDriver:
 
     @hookimpl
     def storage_discard(self, home: str, key: str) -> bool:
-        """Take the short name away, then the layer aside."""
+        """Take the short name and the limit away, then the layer aside."""
         _unlink(f"{home}/l/{short_name(key)}")
+        quota.forget(home, key)
         trash = f"{home}/trash/{key}-{os.urandom(6).hex()}"
         try:
             os.rename(f"{home}/{key}", trash)
@@ -160,7 +173,7 @@ class OverlayDriver:
         paths = {"MergedDir": f"{layer}/merged", "UpperDir": f"{layer}/diff", "WorkDir": f"{layer}/work"}
         if parents:
             paths = {"LowerDir": ":".join(f"{home}/{parent}/diff" for parent in parents), **paths}
-        return paths
+        return {**paths, **quota.describe(home, key)}
 
 
 def short_name(key: str) -> str:

@@ -3,6 +3,7 @@
 import errno
 import os
 
+from lamina.api import quota
 from lamina.api.copytree import kept_here
 from lamina.api.types import Behaviour, Capabilities, Fidelity, Probe, WhiteoutFormat
 from lamina.linux.fs import filesystem_type, nearest_directory, tells_types
@@ -52,12 +53,14 @@ def probe(home: str) -> Probe:
                 hint = "put the store on ext4, XFS or btrfs, or use the vfs driver"
     if not reason and not one_by_one:
         hint = f"Linux 6.7 and newer mount {LOWERS_MAX} layers instead of {LOWERS_MAX_BY_STRING}"
+    no_quota_reason, no_quota_hint = quota.missing(place)
     return Probe(
         usable=not reason,
         capabilities=Capabilities(
             whiteouts=WhiteoutFormat.OVERLAY,
             native_diff=True,
             max_depth=LOWERS_MAX if one_by_one else LOWERS_MAX_BY_STRING,
+            quota=not no_quota_reason,
             # Copying up one name of a lower file leaves its other names behind (overlayfs.rst, "Non-standard behavior").
             preserves=kept - {Fidelity.HARD_LINKS},
             # Not mappings, nor renames of lower directories, nor link counts of directories.
@@ -66,6 +69,8 @@ def probe(home: str) -> Probe:
         method=method,
         reason=reason,
         hint=hint,
+        no_quota_reason=no_quota_reason,
+        no_quota_hint=no_quota_hint,
     )
 
 

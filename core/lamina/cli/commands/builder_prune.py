@@ -10,7 +10,8 @@ from lamina.cli.filters import parse_filters
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
 from lamina.cli.talk import confirmed
-from lamina.cli.units import human_size, parse_size, parse_time
+from lamina.cli.units import human_size, parse_time
+from lamina.model.sizes import parse_size
 
 
 @click.command(cls=Command)

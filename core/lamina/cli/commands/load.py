@@ -8,8 +8,8 @@ from lamina.cli.files import open_input
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
 from lamina.cli.progress import progress, size_of
-from lamina.cli.units import parse_size
 from lamina.errors import UsageError
+from lamina.model.sizes import parse_size
 
 
 @click.command(cls=Command)

@@ -1,15 +1,14 @@
 """What layers cost, said truly: disk, inodes, descriptors, and calls that must not grow with a layer."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 
-from lamina.errors import LaminaError, UsageError
+from lamina.errors import LaminaError
 from lamina.linux.ptrace import SYNCS
 from lamina.testing import disks
 from lamina.testing.bench import Bench, Fill, Layer
-from lamina.testing.check import Feature, Skipped, check, require, same
+from lamina.testing.check import Skipped, check, require, same
 from lamina.testing.checks.processes import watched
 from lamina.testing.checks.whiteouts import remove_all
 from lamina.testing.samples import BASE
@@ -187,34 +186,3 @@ def a_small_change_to_a_large_file(bench: Bench) -> None:
     sizes.append(bench.usage(layer).size_bytes)
     bench.note(f"chmod took {sizes[1] - sizes[0]} bytes more, a write of one byte {sizes[2] - sizes[1]}")
     require(sizes[2] < sizes[0] + (17 << 20), f"two small changes took {sizes[2] - sizes[0]} bytes")
-
-
-@check("resources", claims=Feature.QUOTA)
-def a_quota_bounds_what_a_container_writes(bench: Bench) -> None:
-    """moby: half of it fits, more than all of it gives EDQUOT or ENOSPC. The option is Docker's, `size`."""
-    layer = bench.prepare(bench.made(BASE), options={"size": str(16 << 20)})
-    with bench.writing(layer) as root:
-        with open(f"{root}/half", "wb") as file:
-            file.write(b"x" * (8 << 20))
-            os.fsync(file.fileno())
-        try:
-            with open(f"{root}/more", "wb") as file:
-                for _ in range(24):
-                    file.write(os.urandom(1 << 20))
-                os.fsync(file.fileno())
-        except OSError as error:
-            require(error.errno in {errno.EDQUOT, errno.ENOSPC}, f"the error is {error.strerror}")
-            return
-        require(False, "32 MiB were written into 16")
-
-
-@check("resources")
-def a_quota_that_is_not_claimed_is_refused(bench: Bench) -> None:
-    """Before the container starts, and not in silence."""
-    if bench.claims.quota:
-        raise Skipped("the driver claims quotas")
-    try:
-        bench.prepare(bench.made(BASE), options={"size": str(16 << 20)})
-    except UsageError:
-        return
-    require(False, "the option 'size' was taken by a driver that claims no quota")
