@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.cli.commands.events import FILTERS, line, matcher, shower
+from lamina.cli.commands.events import FILTERS, clean, line, matcher, shower
 from lamina.cli.filters import parse_filters
 from lamina.store import events as journal_module
 from lamina.store.events import EventJournal
@@ -87,6 +87,8 @@ def test_an_event_is_a_line_json_or_what_a_template_says(monkeypatch: pytest.Mon
     assert (shown["status"], shown["from"], shown["timeNano"]) == ("die", "busybox:1", DIE.time_ns)
     assert shown["Actor"] == {"ID": DIE.id, "Attributes": DIE.attributes}
     assert shower("{{.Type}} {{.Action}} {{.Actor.Attributes.exitCode}} {{.Time}}")(DIE) == "container die 3 1700000000"
+    evil = DIE._replace(attributes={"label": "\x1b[31m"})
+    assert shower("{{.Actor.Attributes.label}}")(clean(evil)) == r"\x1b[31m"
     assert re.search(r"\\x1b", line(DIE._replace(action="exec_create: \x1b[31m")))
 
 

@@ -35,11 +35,11 @@ def command(settings: Settings, *, since: str | None, until: str | None, filters
     with settings.engine() as engine:
         from lamina.usecases.events import read_events
 
-        path = engine.context.journal.path
+        path, is_terminal = engine.context.journal.path, sys.stdout.isatty()
         engine.context.database.close()  # it may be followed for days
         try:
             for event in read_events(path, since_ns=since_ns, until_ns=until_ns, matches=matches):
-                click.echo(show(event))
+                click.echo(show(clean(event) if is_terminal else event))
                 sys.stdout.flush()
         except KeyboardInterrupt:
             pass  # the usual end of it
@@ -104,6 +104,12 @@ def shower(template: str | None) -> "Callable[[Event], str]":
         return layout.render(Record(fields))
 
     return filled
+
+
+def clean(event: "Event") -> "Event":
+    """Write control characters of labels and commands out, which could drive a terminal."""
+    attributes = {printable(name): printable(value) for name, value in event.attributes.items()}
+    return event._replace(action=printable(event.action), id=printable(event.id), attributes=attributes)
 
 
 def line(event: "Event") -> str:
