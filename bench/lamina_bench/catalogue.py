@@ -104,9 +104,8 @@ WORKS: tuple[Work, ...] = (
         name="load",
         title="load of 240 MB in 8,000 files",
         what="`load -i` of an archive in Docker's form with one gzip layer of 240 MB and 8,000 files, unpacked; "
-        "Lamina unpacks when a container "
-        "is made, so `create` is part of its figure. umoci: `unpack` of the same layer from a layout. The "
-        "processor time of Docker's daemon counts.",
+        "Lamina's figure has `create` in it too, which would unpack what isn't yet. umoci: `unpack` of the same layer from a "
+        "layout. The processor time of Docker's daemon counts.",
         contenders=images.load,
         rounds=SLOW,
         settle=True,

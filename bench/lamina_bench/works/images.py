@@ -18,7 +18,7 @@ class Comes(Contender):
         self._image = ""
 
     def run(self) -> Figures:
-        """Have it come. Lamina unpacks a loaded layer when its first container is made, so that is part of it."""
+        """Have it come. Making the first container is part of it: Lamina may unpack only then what came from a pipe."""
         took = self.engine.run(*self.words())
         if isinstance(self.engine, Lamina):
             name = self.engine.container("first")

@@ -4,7 +4,7 @@ A layer's record comes before its bytes and names the operation that makes it (`
 the driver has said that the bytes are durable. An image's layer has its chain ID's digits for a key, so that two pulls of one
 image meet; a container's writable layer has the container's id.
 
-An image's unpacked layers are a cache of the image store: made when a container wants them, discarded with the image.
+An image's unpacked layers are a cache of the image store: made while it comes or when a container wants them, discarded with it.
 """
 
 import contextlib
