@@ -74,7 +74,7 @@ class Worker:
         """Go on until time is up or something is wrong."""
         acts: tuple[Callable[[], None], ...] = (
             self.run_once, self.run_once, self.start, self.start, self.execute, self.execute, self.log, self.stop, self.remove,
-            self.commit, self.build, self.pull, self.tag, self.remove_image, self.prune, self.list_all, self.copy,
+            self.commit, self.build, self.pull, self.tag, self.remove_image, self.prune, self.list_all, self.copy, self.check,
         )  # fmt: skip
         while time.monotonic() < self.deadline and not self.wrong:
             self.draw.choice(acts)()
@@ -183,6 +183,10 @@ class Worker:
             if self.run("cp", f"{name}:/mark", str(place)) is not None:
                 self.expect(place.read_text(encoding="utf-8"), said.removeprefix("said ") + "\n", f"cp of {name}")
             return
+
+    def check(self) -> None:
+        """While all the others are at work, nothing is called damaged, lost or left behind."""
+        self.expect(self.run("system", "check"), "", "system check")
 
 
 def soak(

@@ -17,6 +17,7 @@ from leaks import rows
 from lamina.engine import Engine
 from lamina.linux import mount
 from lamina.model.mount import MountFlag
+from lamina.runtime import cgroups
 from lamina.store.image_archive import load
 from lamina.usecases.check import Finding
 
@@ -300,6 +301,16 @@ def test_what_is_mounted_for_nobody_is_found_and_unmounted(lamina: Lamina):
     assert only(findings(lamina, fast=True)).kind == "mount"
     assert only(findings(lamina, fast=True, repair=True)).repaired == "unmounted"
     assert findings(lamina) == []
+
+
+def test_a_cgroup_of_a_container_that_does_not_run_is_found_and_removed(lamina: Lamina):
+    lamina("create", "--name", "one", "base", "true")
+    with lamina.library() as engine:
+        cgroup = cgroups.own_cgroup(engine.containers.get("one").record)
+    cgroup.make(["pids"])
+    assert only(findings(lamina, fast=True)).kind == "cgroup"
+    assert only(findings(lamina, fast=True, repair=True)).repaired == "removed"
+    assert findings(lamina, fast=True) == []
 
 
 def test_a_users_files_are_told_of_and_never_touched(lamina: Lamina):

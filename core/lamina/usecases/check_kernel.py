@@ -1,4 +1,7 @@
-"""What the kernel holds for nobody: mounts below the root directory that no running container has, and empty cgroups of lost ones.
+"""What the kernel holds for nobody: mounts below the root directory and cgroups of containers that don't run.
+
+Cgroups have the containers' ids for names, beside those of other root directories: one of an id that this database doesn't know may
+be theirs, and is let be.
 
 Mounts are those of this process's mount namespace; a container's own ones, in its own namespace, end with its processes.
 """
@@ -8,12 +11,41 @@ import os
 from lamina.api.types import View
 from lamina.errors import LaminaError
 from lamina.linux import mount
+from lamina.linux.cgroup import Cgroup
+from lamina.runtime import cgroups
 from lamina.store.operations import locked
 from lamina.usecases.check import Check
 
 
 def check_kernel(run: Check) -> None:
-    """Check the mounts at the places of drivers' layers."""
+    """Check the mounts at the places of drivers' layers, then the cgroups."""
+    _check_mounts(run)
+    _check_cgroups(run)
+
+
+def _check_cgroups(run: Check) -> None:
+    context = run.context
+    for container in context.records.all():
+        cgroup = cgroups.own_cgroup(container)
+        if container.is_active or not _directories(cgroup):
+            continue
+        with locked(context.run_dir, f"container-{container.id}"):
+            current = context.records.by_id(container.id)
+            if current is None or current.is_active or not _directories(cgroup):
+                continue
+
+            def remove(cgroup: Cgroup = cgroup) -> str:
+                cgroup.remove()
+                return "removed"
+
+            run.found("cgroup", cgroup.name, f"container '{current.name}' doesn't run and has it still", repair=remove)
+
+
+def _directories(cgroup: Cgroup) -> list[str]:
+    return [each for each in cgroup.directories([*cgroup.machine.controllers, "devices"]) if os.path.isdir(each)]
+
+
+def _check_mounts(run: Check) -> None:
     context = run.context
     prefix = context.root_dir.rstrip("/") + "/"
     for target in [each.target for each in mount.mounts() if each.target.startswith(prefix)]:
