@@ -36,7 +36,7 @@ class BtrfsDriver:
     def storage_probe(self, home: str) -> Probe:
         """Usable on btrfs, by root."""
         place = nearest_directory(home)
-        kept, reason, hint = frozenset(Fidelity), "", ""
+        kept, reason, hint, has_quotas = frozenset(Fidelity), "", "", False
         if (kind := filesystem_type(place)) != "btrfs":
             reason, hint = f"'{place}' is on {kind}, not on btrfs", "put the store on btrfs: mkfs.btrfs, mount, and --root there"
         elif os.geteuid() != 0:
@@ -44,6 +44,7 @@ class BtrfsDriver:
         else:
             try:
                 kept = kept_here(place)
+                has_quotas = subvolume.has_quotas(place)
             except OSError as error:
                 reason = f"'{place}' can't be written: {error.strerror}"
         return Probe(
@@ -51,25 +52,36 @@ class BtrfsDriver:
             capabilities=Capabilities(
                 whiteouts=WhiteoutFormat.NONE,
                 native_diff=False,
+                quota=has_quotas,
                 preserves=kept,
                 behaves=frozenset(Behaviour) - {Behaviour.DIRECTORY_LINKS},  # st_nlink of a directory is 1 on btrfs
             ),
             method="snapshots",
             reason=reason,
             hint=hint,
+            no_quota_reason="" if has_quotas else f"quotas are not enabled on the btrfs of '{place}'",
+            no_quota_hint="" if has_quotas else f"run btrfs quota enable {place}",
         )
 
     @hookimpl
-    def storage_prepare(self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str]) -> bool:
+    def storage_prepare(
+        self, home: str, key: str, parents: Sequence[str], options: Mapping[str, str], size_bytes: int | None = None
+    ) -> bool:
         """Snapshot the parent, or make an empty subvolume. Either is one step: there or not there."""
         if options:
-            raise UsageError(f"the btrfs driver doesn't know the option '{next(iter(options))}'", hint="it has no options")
+            raise UsageError(f"the btrfs driver doesn't know the option '{next(iter(options))}'", hint="it has none but size")
         os.makedirs(f"{home}/subvolumes", mode=0o700, exist_ok=True)
         if parents:
             subvolume.snapshot(f"{home}/subvolumes/{parents[0]}", f"{home}/subvolumes", key)
         else:
             subvolume.create(f"{home}/subvolumes", key)
             os.chmod(f"{home}/subvolumes/{key}", 0o755)  # the umask was taken away
+        if size_bytes is not None:
+            try:
+                subvolume.limit(f"{home}/subvolumes/{key}", size_bytes)
+            except OSError:
+                subvolume.destroy(f"{home}/subvolumes", key)
+                raise
         return True
 
     @hookimpl
@@ -99,7 +111,12 @@ class BtrfsDriver:
     def storage_sweep(self, home: str) -> bool:
         """Delete the subvolumes in the trash, which unlink(2) can't."""
         for name in _names(f"{home}/trash"):
+            try:
+                number = subvolume.number(f"{home}/trash/{name}")
+            except FileNotFoundError:
+                continue  # another process was faster
             subvolume.destroy(f"{home}/trash", name)
+            subvolume.forget_quota(home, number)
         return True
 
     @hookimpl

@@ -1,4 +1,4 @@
-"""Subvolumes of btrfs by ioctl(2), as linux/btrfs.h describes them: make, snapshot, delete, and count what one alone holds.
+"""Subvolumes of btrfs by ioctl(2), as linux/btrfs.h describes them: make, snapshot, limit, delete, and count what one alone holds.
 
 Nothing here knows what a layer is. Each function raises `OSError` with the function's name and the path.
 """
@@ -25,12 +25,15 @@ TREE_SEARCH_V2 = _request(_BOTH, 17, 112)
 SNAP_CREATE_V2 = _request(_WRITE, 23)
 SUBVOL_CREATE_V2 = _request(_WRITE, 24)
 SUBVOL_SETFLAGS = _request(_WRITE, 26, 8)
+QGROUP_CREATE = _request(_WRITE, 42, 16)
+QGROUP_LIMIT = _request(_READ, 43, 48)
 GET_SUBVOL_INFO = _request(_READ, 60, 504)
 GET_SUBVOL_ROOTREF = _request(_BOTH, 61)
 INO_LOOKUP_USER = _request(_BOTH, 62)
 
 TOP_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the inode number of every subvolume's top directory
 INODE_ITEM, EXTENT_DATA = 1, 108
+QUOTA_TREE, QGROUP_STATUS, QGROUP_STATUS_ON, QGROUP_MAX_EXCL = 8, 240, 1, 2
 _INLINE = 0  # BTRFS_FILE_EXTENT_INLINE: the bytes are in the tree itself
 _BLOCK = 4096
 
@@ -45,6 +48,37 @@ def snapshot(source: str, directory: str, name: str) -> None:
     """Make a writable snapshot of a subvolume."""
     with _opened(source) as source_fd, _opened(directory) as fd:
         _call("snapshot create", SNAP_CREATE_V2, fd, _volume(name, source_fd), f"{directory}/{name}")
+
+
+def has_quotas(path: str) -> bool:
+    """Whether quotas are enabled on the file system: its quota tree is there and its status says "on" (btrfs-quota(8))."""
+    key = struct.pack("=7Q4I32xQ", QUOTA_TREE, 0, 0, 0, 2**64 - 1, 0, 2**64 - 1, QGROUP_STATUS, QGROUP_STATUS, 1, 0, _PAGE)
+    with _opened(path) as fd:
+        answer = _call("tree search", TREE_SEARCH_V2, fd, key + bytes(_PAGE), path, tolerated=errno.ENOENT)
+    flags = struct.unpack_from("=Q", answer, len(key) + 32 + 16)[0]  # struct btrfs_qgroup_status_item: version, generation, flags
+    return bool(struct.unpack_from("=I", answer, 64)[0] == 1 and flags & QGROUP_STATUS_ON)
+
+
+def limit(path: str, size_bytes: int) -> None:
+    """Let a subvolume hold so many bytes that no other one shares; a write beyond is EDQUOT. Needs quotas."""
+    with _opened(path) as fd:
+        _call("qgroup limit", QGROUP_LIMIT, fd, struct.pack("=6Q", 0, QGROUP_MAX_EXCL, 0, size_bytes, 0, 0), path)
+
+
+def number(path: str) -> int:
+    """Give a subvolume's number, which its quota group has too."""
+    with _opened(path) as fd:
+        return int(struct.unpack_from("=Q", _call("get subvolume info", GET_SUBVOL_INFO, fd, bytes(504), path))[0])
+
+
+def forget_quota(directory: str, subvolume: int) -> None:
+    """Delete the quota group of a subvolume that is gone; the kernel may be faster, or may still count in it, and keeps it then."""
+    with _opened(directory) as fd:
+        try:
+            _call("qgroup destroy", QGROUP_CREATE, fd, struct.pack("=2Q", 0, subvolume), directory)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.EBUSY, errno.ENOTCONN, errno.EINVAL}:
+                raise
 
 
 def destroy(directory: str, name: str) -> None:
