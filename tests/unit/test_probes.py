@@ -10,7 +10,9 @@ from lamina.runtime.probes import STARTING, ProbePlan, Probes
 
 
 def plan(command: str, *, interval_s: float = 0.05, start_interval_s: float = 0.05, start_period_s: float = 0) -> ProbePlan:
-    return ProbePlan(("/bin/sh", "-c", command), interval_s, start_interval_s, start_period_s)
+    return ProbePlan(
+        command=("/bin/sh", "-c", command), interval_s=interval_s, start_interval_s=start_interval_s, start_period_s=start_period_s
+    )
 
 
 def run_once(probes: Probes) -> None:
@@ -53,6 +55,6 @@ def test_a_check_that_runs_is_ended_with_its_container_and_one_that_cannot_run_i
     probes.end()
     with pytest.raises(ProcessLookupError):
         os.kill(probes.pid, 0)
-    missing = Probes(ProbePlan(("/no/such/program",), 0, 0, 0))
+    missing = Probes(ProbePlan(command=("/no/such/program",), interval_s=0, start_interval_s=0, start_period_s=0))
     missing.go_on()
     assert not missing.pid
