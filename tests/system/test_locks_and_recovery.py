@@ -298,6 +298,27 @@ def test_a_union_is_mounted_by_one_string_too(
     assert (os.getcwd(), len(os.listdir("/proc/self/fd"))) == (here, before)
 
 
+def test_a_union_shows_a_containers_own_ids_by_one_string_too(
+    tmp_path: Path, own_mounts: None, kernel_without_lowerdir_plus: list[str]
+):
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/file").write_text("x")
+    places = {"lowerdir+": "lower", "upperdir": "upper", "workdir": "work"}
+    options = tuple((key, str(tmp_path / name)) for key, name in places.items())
+    union = Mount(type="overlay", source="overlay", target=str(tmp_path / "merged"), options=(*options, ("index", "off")))
+    before = len(os.listdir("/proc/self/fd"))
+    view = views.View(root=str(tmp_path / "merged"), mounts=(union,), upper_dir=str(tmp_path / "upper"))
+    views.attach(view, first_id=200000)
+    assert (tmp_path / "merged/file").stat().st_uid == 200000
+    os.chown(tmp_path / "merged/file", 200007, 200008)
+    copied = (tmp_path / "upper/file").stat()
+    assert (copied.st_uid, copied.st_gid) == (7, 8)
+    views.detach(view)
+    assert kernel_without_lowerdir_plus == ["overlay"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_union_that_cannot_be_says_both_reasons(tmp_path: Path, own_mounts: None, kernel_without_lowerdir_plus: list[str]):
     union = Mount(type="overlay", target=str(tmp_path), options=(("lowerdir+", str(tmp_path)), ("no_such_option", None)))
     with pytest.raises(OSError, match="fsconfig: invalid argument") as caught:

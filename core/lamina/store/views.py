@@ -86,7 +86,7 @@ def detached(mount: Mount) -> int:
     try:
         return lm.fsmount(mount.type, mount.options, flags=mount.flags, source=mount.source)
     except OSError as error:
-        if mount.type != "overlay" or error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EPERM}:
+        if not _may_want_a_string(mount, error):
             raise
         return _overlay_by_string(mount, error)
 
@@ -136,12 +136,8 @@ def _overlay_by_string(mount: Mount, first: OSError) -> int:
     mount(2) needs a place. It gets one in a mount namespace that the host never sees.
     """
 
-    def mount_and_clone() -> int:
-        _mount_by_string(mount)
-        return lm.open_tree("/proc")
-
     try:
-        return _in_own_namespace(mount_and_clone)
+        return _in_own_namespace(lambda: _mounted_by_string(mount))
     except OSError as result:
         first.add_note(f"by mount(2): {result}")
         raise first from result
@@ -176,7 +172,13 @@ def _overlay_mapped(mount: Mount, first_id: int) -> int:
             for fd in held.values():
                 lm.move_mount(fd, mount.target)  # each over the one before; kernels before 6.15 want layers that are somewhere
             process.become_user_for_files(first_id, first_id)
-            return detached(replace(mount, options=options))
+            shown = replace(mount, options=options)
+            try:
+                return lm.fsmount(shown.type, shown.options, flags=shown.flags, source=shown.source)
+            except OSError as error:
+                if not _may_want_a_string(mount, error):
+                    raise
+                return _mounted_by_string(shown)
 
         return _in_own_namespace(mount_as_its_root)
     finally:
@@ -208,6 +210,17 @@ def _in_own_namespace(work: Callable[[], int]) -> int:
     if isinstance(result, OSError):
         raise result
     return result
+
+
+def _may_want_a_string(mount: Mount, error: OSError) -> bool:
+    """Whether the kernel may just be too old for an overlay's options one by one."""
+    return mount.type == "overlay" and error.errno in {errno.EINVAL, errno.ENOSYS, errno.EPERM}
+
+
+def _mounted_by_string(mount: Mount) -> int:
+    """Mount an overlay by one string in this thread's mount namespace; gives a clone of it that is nowhere."""
+    _mount_by_string(mount)
+    return lm.open_tree("/proc")
 
 
 def _mount_by_string(mount: Mount) -> None:

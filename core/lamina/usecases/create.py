@@ -14,6 +14,7 @@ from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, ContainerConfig, MountRequest, Status, check_name, check_target, merge_env
 from lamina.model.image_config import Defaults, ImageConfig
 from lamina.runtime.cgroups import own_cgroup
+from lamina.store import views
 from lamina.store.images import Image
 from lamina.store.layers import LayerGoneError, check_depth, read_size
 from lamina.store.operations import Operation
@@ -79,6 +80,8 @@ class Creation:
                     volumes = {**container.volumes, request.target: self.volumes.for_request(request).name}
                     container = replace(container, volumes=volumes)
             self.record(container, image, image_config, storage, operation)
+            if config.isolation is not None and config.isolation.has_own_users:
+                views.is_mapped_by_layers(storage.mounts(container.id, container.parents, readonly=False))  # or it is refused
             storage.prepare(container.id, container.parents, storage_options, size_bytes)
             context.layers.remember_touch_time(storage, container.id)
             os.mkdir(context.container_dir(container.id), 0o710)
