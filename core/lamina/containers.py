@@ -161,6 +161,8 @@ class ContainersAPI:
         try:
             engine.context.happened("created", container)
             created(container)
+            if not config.auto_remove:
+                engine.creation.sync(container)  # its record is made durable by the start
             container, launched = engine.starter.start(container, operation=operation, terminal_size=terminal_size)
         except BaseException:
             if config.auto_remove:

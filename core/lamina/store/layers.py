@@ -118,7 +118,9 @@ class LayerStore:
                 if self._has_others_on_top(driver, key):  # it was lost, or a repair was killed
                     self._remake(driver, keys_from_top, opener, operation)
                     continue
-                if self._is_known(driver, key):  # whoever was making or discarding it is dead: we hold its lock
+                # Known: whoever was making or discarding it is dead, as we hold its lock. Unknown: a power cut has kept the bytes
+                # and lost their record, which then isn't waited for.
+                if self._is_known(driver, key) or key in set(driver.keys()):
                     self.discard(driver, key)
                 self._unpack_one(driver, keys_from_top, opener, operation)
 
@@ -239,7 +241,9 @@ class LayerStore:
         before the bytes are gone.
         """
         if not half_made:
-            with self.database.transaction() as tx:
+            # Of a sealed one the bytes must not go before the record, which else is believed after a power cut; a container's has a
+            # record of its own, and what is half made is never believed.
+            with self.database.transaction(durable=self.is_sealed(driver, key)) as tx:
                 row = tx.execute("SELECT key FROM layers WHERE driver = ? AND parent = ? LIMIT 1", (driver.name, key)).fetchone()
                 if row is not None:
                     raise ConflictError(f"layer '{key[:12]}' has others on top of it")

@@ -9,6 +9,7 @@ from lamina.api.host import PluginHost
 from lamina.api.types import ContainerEvent
 from lamina.dataclasses import dataclass, field, fields
 from lamina.errors import LaminaError
+from lamina.linux.fs import syncfs
 from lamina.model.container import Container, MountRequest
 from lamina.store.containers import ContainerRecords
 from lamina.store.content import ContentStore
@@ -167,6 +168,11 @@ class Context:
         """What every event of a container tells: its labels, image and name."""
         config = container.config
         return {**config.labels, "image": config.image, "name": container.name, **attributes}
+
+    def sync(self, *paths: str) -> None:
+        """Make durable what was written at these places, before a record says that it is there: once for each file system."""
+        for path in {os.stat(path).st_dev: path for path in paths}.values():
+            syncfs(path)
 
     def happened(self, action: str, container: Container, **attributes: str) -> None:
         """Write down what happened and tell the plugins that watch.

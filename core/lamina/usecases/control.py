@@ -5,20 +5,20 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lamina.api.drivers import StorageDriver
-from lamina.errors import ConflictError, LaminaError, NotFoundError, StateError, UsageError
+from lamina.errors import ConflictError, LaminaError, NotFoundError, PluginError, StateError, UsageError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status, check_name
 from lamina.runtime import cgroups, processes
 from lamina.runtime.attach import Relay, connect
 from lamina.runtime.launch import Launch
-from lamina.store.operations import locked
+from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
 from lamina.usecases.start import LOST_EXIT_CODE, Starter
-from lamina.usecases.volumes import Volumes
+from lamina.usecases.volumes import Volume, Volumes
 
 DEFAULT_STOP_TIMEOUT_S = 10
 KILL_TIMEOUT_S = 30
@@ -222,16 +222,24 @@ class Control:
             if current.is_up:
                 raise StateError(f"container '{container.name}' was started again meanwhile")
             storage = self._storage(current)  # a missing one is said before anything changes
-            with self.context.database.transaction() as tx:
+            operation = Operation(name="rm")
+            # The bytes must not go before the record does, but for those of `run --rm`: whatever a power cut leaves recorded of
+            # such a container, be it running, be it being removed, tells the next command that it has to go.
+            durable = not (current.config.auto_remove and current.started_ns)
+            with self.context.database.transaction(durable=durable) as tx:
                 self.context.records.set_state(tx, current.id, status=Status.REMOVING)
-            self._remove(current, storage, volumes=volumes)
+                doomed = self.volumes.begin_removal(tx, current, operation) if volumes else []
+            self._remove(current, storage, doomed, operation)
         self.context.happened("removed", current)
 
     def finish_removal(self, container: Container) -> None:
         """Go on with a removal that was killed."""
         with locked(self.context.run_dir, f"container-{container.id}"):
             if self.context.records.by_id(container.id) is not None:
-                self._remove(container, self._storage(container), volumes=container.config.auto_remove)
+                operation = Operation(name="rm")
+                with self.context.database.transaction() as tx:
+                    doomed = self.volumes.begin_removal(tx, container, operation) if container.config.auto_remove else []
+                self._remove(container, self._storage(container), doomed, operation)
 
     def _storage(self, container: Container) -> StorageDriver:
         try:
@@ -241,21 +249,20 @@ class Control:
                 f"container '{container.name}' can't be removed: {error.message}", hint="install its driver again"
             ) from error
 
-    def _remove(self, container: Container, storage: StorageDriver, *, volumes: bool) -> None:
+    def _remove(self, container: Container, storage: StorageDriver, doomed: Sequence[Volume], operation: Operation) -> None:
         context = self.context
         context.layers.unmount_if_mounted(storage, container.id, container.parents, is_going=True)
         context.layers.discard(storage, container.id)
         remove_tree(context.container_dir(container.id))
         remove_tree(context.container_run_dir(container.id))
+        for volume in doomed:
+            try:
+                self.volumes.finish_removal(volume)
+            except (NotFoundError, PluginError) as error:  # its driver has gone; it is called 'removing' until that is back
+                context.warn(f"volume '{volume.name}' could not be removed: {error}")
         with context.database.transaction() as tx:
             context.records.delete(tx, container.id)
-        if volumes:
-            for name in set(container.volumes.values()):
-                try:
-                    if self.volumes.find(name).anonymous and not self.volumes.users(name):
-                        self.volumes.remove(name, force=True)
-                except (NotFoundError, ConflictError):
-                    continue
+            operation.end(tx)
 
     def top(self, container: Container) -> list[tuple[str, ...]]:
         """List the container's processes in the columns of `processes.TITLES`."""

@@ -21,7 +21,7 @@ from lamina.archive.shifted import ShiftedOwners
 from lamina.archive.treereader import PIN, TreeReader
 from lamina.archive.writer import write_entries
 from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
-from lamina.linux.fs import mount_id, open_in_root
+from lamina.linux.fs import mount_id, open_in_root, syncfs
 from lamina.model.container import Container
 from lamina.usecases.containerroot import ContainerRoot, ContainerRoots
 
@@ -81,6 +81,7 @@ class Copying:
                 plain = stack.enter_context(Decompressed(archive, hashed=False))
                 entries = _inward(LayerTar(plain, require_end=False, whiteouts=False), side)
                 size_bytes = extract(entries, Place(fd=fd, shown=side.shown, root_fd=side.root_fd, path=side.path))
+                syncfs(f"/proc/self/fd/{fd}")
                 plain.finish()  # whoever writes the archive must not be stopped by a closed pipe before its end
                 return size_bytes
 
@@ -180,7 +181,10 @@ def _copy(
             shown = posixpath.dirname(shown.rstrip("/").removesuffix("/.").rstrip("/")) or ("/" if shown.startswith("/") else ".")
         entries: LayerReader = TreeReader(source_fd, new_name, is_closed=is_closed)
         entries = _inward(entries, side) if out_of is None else _outward(entries, out_of)
-        return extract(entries, Place(fd=directory_fd, shown=shown), owner=owner)
+        size_bytes = extract(entries, Place(fd=directory_fd, shown=shown), owner=owner)
+        if side.root is not None:
+            syncfs(f"/proc/self/fd/{directory_fd}")  # a container is durable; on the host the user says when, as after cp(1)
+        return size_bytes
     finally:
         os.close(directory_fd)
 

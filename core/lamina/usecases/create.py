@@ -77,7 +77,7 @@ class Creation:
         try:
             for request in config.mounts:
                 if request.type == "volume":
-                    volumes = {**container.volumes, request.target: self.volumes.for_request(request).name}
+                    volumes = {**container.volumes, request.target: self.volumes.for_request(request, operation).name}
                     container = replace(container, volumes=volumes)
             self.record(container, image, image_config, storage, operation)
             if config.isolation is not None and config.isolation.has_own_users:
@@ -117,6 +117,9 @@ class Creation:
                         from lamina.store.id_ranges import allocate
 
                         allocate(tx, container.id)
+                    for request in container.config.mounts:
+                        if request.type == "volume" and (name := container.volumes.get(request.target)):
+                            self.volumes.complete(tx, name, operation, fill=request.copy_image_content)
                     context.layers.record(tx, storage, container.id, container.parents, operation, state="writable")
                 return
             except LayerGoneError:  # another process has discarded the unpacked layers, which nothing stood on yet
@@ -124,11 +127,22 @@ class Creation:
 
     def created(self, container: Container, operation: Operation) -> None:
         """Record that a container is complete: from here on a power cut doesn't lose it."""
+        self.sync(container)
         with self.context.database.transaction(durable=True) as tx:
             self.context.records.set_state(tx, container.id, status=Status.CREATED, operation=None)
             tx.execute("UPDATE layers SET operation = NULL WHERE driver = ? AND key = ?", (container.driver, container.id))
             operation.end(tx)
         self.context.happened("created", container)
+
+    def sync(self, container: Container) -> None:
+        """Make durable what a creation has made: the layer, the directory, the volumes that were filled."""
+        context = self.context
+        places = [self.volumes.mountpoint(self.volumes.find(name)) for name in container.volumes.values()]
+        context.sync(
+            context.container_dir(container.id),
+            context.layers.driver(container.driver).home,
+            *[place for place in places if os.path.isdir(place)],
+        )
 
     def undo(self, container: Container) -> None:
         """Take away all that a creation has made so far; may be repeated."""
@@ -143,12 +157,14 @@ class Creation:
             context.layers.discard(storage, container.id)
         remove_tree(context.container_dir(container.id))
         remove_tree(context.container_run_dir(container.id))
+        operation = Operation(name="undo")
         with context.database.transaction() as tx:
+            doomed = self.volumes.begin_removal(tx, container, operation)
             context.records.delete(tx, container.id)
-        for volume in set(container.volumes.values()):
-            found = [each for each in self.volumes.all() if each.name == volume and each.anonymous]
-            if found and not self.volumes.users(volume):
-                self.volumes.remove(volume, force=True)
+        for volume in doomed:
+            self.volumes.finish_removal(volume)
+        with context.database.transaction() as tx:
+            operation.end(tx)
 
     def unpack_image(self, image: Image, image_config: ImageConfig, storage: StorageDriver, operation: Operation) -> None:
         """Make sure that an image's layers are on a driver's disk."""

@@ -222,7 +222,10 @@ class Starter:
             for donor in (*donors, *((joined,) if joined is not None else ())):
                 if not self._runs(donor):  # then the namespace may be of whoever got its pid
                     raise StateError(f"container '{donor.name}', of which a namespace is to be joined, has just ended")
-            with context.database.transaction() as tx:
+            # A new container is durable once it runs, unless it will go with its end; of one that will, the record 'created', if a
+            # `create --rm` made that durable, must be gone before the bytes go.
+            durable = (container.status is Status.CREATING) != config.auto_remove and container.started_ns == 0
+            with context.database.transaction(durable=durable) as tx:
                 made = tuple(dict.fromkeys((*container.made_mountpoints, *launched.made_mountpoints)))
                 if made != container.made_mountpoints:
                     context.records.update_document(tx, replace(container, made_mountpoints=made))

@@ -13,7 +13,7 @@ from lamina.api.types import VolumeSpec
 from lamina.dataclasses import dataclass, field
 from lamina.errors import ConflictError, NotFoundError
 from lamina.linux.fs import open_in_root, remove_tree
-from lamina.model.container import MountRequest, check_name
+from lamina.model.container import Container, MountRequest, check_name
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import DEFAULT_VOLUME_DRIVER, Context
 
@@ -51,10 +51,12 @@ class Volumes:
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         fill: bool = False,
+        operation: Operation | None = None,
     ) -> Volume:
         """Create a volume, or give the one of that name; without a name it is anonymous.
 
-        With `fill` it counts as new until `fill_from_image` has seen it. Raises `ConflictError` if it is another driver's.
+        With `fill` it counts as new until `fill_from_image` has seen it. An anonymous one made under an `operation` is there only
+        when `complete` was called, with the container that it is for. Raises `ConflictError` if it is another driver's.
         """
         anonymous = not name
         name = name or os.urandom(32).hex()
@@ -77,7 +79,8 @@ class Volumes:
                     raise ConflictError(f"volume '{name}' is there already, with the driver '{known.driver}'")
                 return known
             self._clear_half_made(volume_driver, name)
-            operation = Operation(name="volume create")
+            of_container = operation if anonymous else None
+            operation = of_container or Operation(name="volume create")
             with self.context.database.transaction() as tx:
                 tx.execute(
                     "INSERT INTO volumes (name, driver, options, labels, created_ns, anonymous, state, operation)"
@@ -97,13 +100,25 @@ class Volumes:
             except BaseException:
                 with self.context.database.transaction() as tx:
                     tx.execute("DELETE FROM volumes WHERE name = ?", (name,))
-                    operation.end(tx)
+                    if of_container is None:
+                        operation.end(tx)
                 raise
+            if of_container is not None:
+                return volume
+            if not anonymous:  # an anonymous one is made durable with its container
+                self.context.sync(volume_driver.home)
             with self.context.database.transaction(durable=not anonymous) as tx:
                 tx.execute("UPDATE volumes SET state = ?, operation = NULL WHERE name = ?", ("filling" if fill else "ready", name))
                 operation.end(tx)
         self.context.journal.append("volume", "create", name, {"driver": volume.driver})
         return volume
+
+    def complete(self, tx: sqlite3.Connection, name: str, operation: Operation, *, fill: bool) -> None:
+        """Let an anonymous volume that was made under an operation be there, in the transaction that records its container."""
+        tx.execute(
+            "UPDATE volumes SET state = ?, operation = NULL WHERE name = ? AND state = 'creating' AND operation = ?",
+            ("filling" if fill else "ready", name, operation.id),
+        )
 
     def find(self, name: str) -> Volume:
         """Give a volume; raises `NotFoundError`."""
@@ -137,7 +152,7 @@ class Volumes:
                     return
                 raise NotFoundError(f"no such volume: '{name}'", hint="`lamina volume ls` lists the volumes")
             self.context.volume_driver(volume.driver)  # a missing one is said before anything changes
-            with self.context.database.transaction() as tx:
+            with self.context.database.transaction(durable=True) as tx:  # the bytes must not go before the record
                 users = tx.execute("SELECT container_id FROM volume_users WHERE volume = ?", (name,)).fetchall()
                 if users:
                     raise ConflictError(f"volume '{name}' is in use by the container {users[0][0][:12]}", hint="remove it first")
@@ -147,6 +162,23 @@ class Volumes:
             with self.context.database.transaction() as tx:
                 operation.end(tx)
 
+    def begin_removal(self, tx: sqlite3.Connection, container: Container, operation: Operation) -> list[Volume]:
+        """Mark a container's anonymous volumes as being removed, for `finish_removal`, but those that another one has too.
+
+        To be called in the transaction that removes the container or calls it 'removing': so neither goes without the other.
+        """
+        doomed = []
+        for name in sorted(set(container.volumes.values())):
+            row = tx.execute(
+                "UPDATE volumes SET state = 'removing', operation = ?"
+                " WHERE name = ? AND anonymous AND state IN ('creating', 'filling', 'ready')"
+                " AND NOT EXISTS (SELECT 1 FROM volume_users WHERE volume = name AND container_id != ?) RETURNING *",
+                (operation.begin(tx), name, container.id),
+            ).fetchone()
+            if row is not None:
+                doomed.append(_volume(row))
+        return doomed
+
     def finish_removal(self, volume: Volume) -> None:
         """Delete what a killed making or removal has left; nothing to do if somebody has, and the volume is perhaps a new one."""
         with locked(self.context.run_dir, f"volume-{volume.name}"):
@@ -155,7 +187,10 @@ class Volumes:
 
     def _delete(self, volume: Volume) -> None:
         """Delete what a volume is made of, then its row; may be repeated."""
-        self.context.volume_driver(volume.driver).remove(volume.spec)
+        driver = self.context.volume_driver(volume.driver)
+        driver.remove(volume.spec)
+        if not volume.anonymous:  # an anonymous one's name never comes again; another must not be found full after a power cut
+            self.context.sync(driver.home)
         with self.context.database.transaction() as tx:
             tx.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
         self.context.journal.append("volume", "destroy", volume.name, {"driver": volume.driver})
@@ -194,12 +229,17 @@ class Volumes:
         path = self.mountpoint(volume)
         return tree_usage(path).size_bytes if path and os.path.isdir(path) else 0
 
-    def for_request(self, request: MountRequest) -> Volume:
-        """Give the volume that a mount asks for, new if need be. If no driver was named, one of any driver will do."""
+    def for_request(self, request: MountRequest, operation: Operation) -> Volume:
+        """Give the volume that a mount asks for, new if need be. If no driver was named, one of any driver will do.
+
+        A new anonymous one needs `complete`.
+        """
         is_named = request.source and request.volume_driver == DEFAULT_VOLUME_DRIVER
         known = self._row(request.source) if is_named else None
         driver = request.volume_driver if known is None else known.driver
-        return self.create(request.source, driver=driver, options=request.options, fill=request.copy_image_content)
+        return self.create(
+            request.source, driver=driver, options=request.options, fill=request.copy_image_content, operation=operation
+        )
 
     def fill_from_image(self, volume: Volume, image_root: str, target: str) -> None:
         """Copy what the image has at `target` into a new, empty volume; Docker's rule for a volume's first use."""
