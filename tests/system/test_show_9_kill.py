@@ -1,7 +1,8 @@
-"""Kill a lamina process at one of its system calls, then run the next command: nothing is lost, leaked or half made.
+"""Kill a lamina process and all that it has started, at a system call, then run the next command: nothing is lost or half made.
 
-strace(1) kills (SIGKILL) at the n-th call of a kind, so a run is exact and can be repeated. All calls that change something are
-tried in the long form (`LAMINA_KILLS=all`, `make crash`); a spread of them in the short one.
+strace(1) kills (SIGKILL) each process at its own n-th call of a kind: the monitor too, which `test_kill_commands.py` lets live. All
+calls that change something are tried in the long form (`LAMINA_KILLS=all`, `make crash`); in the short one a spread of them, of
+what has a monitor.
 """
 
 import os
@@ -35,6 +36,7 @@ SCENARIOS = {
     "remove an image": "engine.images.remove('extra', force=True)",
 }
 """Each is one Python statement with an open engine; `kept` is a stopped container, `extra` an image nobody uses."""
+SHORT = ("run", "detached")
 
 PROGRAM = """
 import os, sys
@@ -83,6 +85,8 @@ def test_a_kill_at_any_call_loses_and_leaves_nothing(store: str, driver: str, tm
     long_form = os.environ.get("LAMINA_KILLS") == "all"
     runs = killed = 0
     for scenario, statement in SCENARIOS.items():
+        if not long_form and scenario not in SHORT:
+            continue
         program = PROGRAM.format(statement=statement)
         reset(store, driver)
         calls = list(traced_calls(program, store, driver, tmp_path / "trace"))
