@@ -15,9 +15,9 @@ from lamina.cli import main as cli
 
 READ_ONLY = frozenset(
     [
-        "attach", "compare", "completion", "diff", "explain", "export", "history", "images", "info", "inspect", "logs", "port",
-        "ps", "save", "top", "version", "wait", "driver_ls", "driver_doctor", "driver_inspect", "driver_new", "driver_test",
-        "image_inspect", "network_inspect", "network_ls", "system_df", "volume_inspect", "volume_ls",
+        "attach", "compare", "completion", "diff", "events", "explain", "export", "history", "images", "info", "inspect", "logs",
+        "port", "ps", "save", "stats", "top", "version", "wait", "driver_ls", "driver_doctor", "driver_inspect", "driver_new",
+        "driver_test", "image_inspect", "network_inspect", "network_ls", "system_df", "system_unit", "volume_inspect", "volume_ls",
     ]
 )  # fmt: skip
 """Modules of commands that change nothing in a store (`save`, `export` and `driver new` write elsewhere)."""
@@ -27,6 +27,8 @@ ELSEWHERE = {
     "login": "the credentials are a file beside the store: tests/unit/test_registry_credentials.py",
     "logout": "the same",
     "adopt": "tests/system/test_adopt.py kills it",
+    "system_check": "tests/system/test_check.py kills a repair",
+    "system_start": "does what `start` does, for each container",
     **dict.fromkeys(("network_connect", "network_disconnect", "network_repair"), "tests/system/test_network_kills.py kills it"),
 }
 """Modules of commands that are broken off by tests of their own, and where."""
@@ -102,18 +104,20 @@ def script(place: Path, driver: str, other: str) -> list[Change]:
 def running_script() -> list[tuple[str, Change, frozenset[str]]]:
     """Give the commands for the container `alive` that runs: how it is before, the command, how it may be after a kill."""
 
-    def change(before: str, text: str, *after: str) -> tuple[str, Change, frozenset[str]]:
+    def change(before: str, text: str, *after: str, module: str = "") -> tuple[str, Change, frozenset[str]]:
         words = tuple(text.split())
-        return before, Change(name=text, module=words[0], words=words), frozenset({before, *after})
+        return before, Change(name=text, module=module or words[0], words=words), frozenset({before, *after})
 
     return [
         change("missing", "run -d --name alive base sleep 1000", "running", "exited"),
         change("running", "exec alive true"),
+        change("running", "update --pids-limit 100 alive"),
         change("running", "pause alive", "paused"),
         change("paused", "unpause alive", "running"),
         change("running", "restart -t 0 alive", "exited"),
         change("running", "stop -t 0 alive", "exited"),
         change("exited", "start alive", "running"),
+        change("running", "system stop -t 0", "exited", module="system_stop"),
         change("running", "kill alive", "exited"),
         change("exited", "start alive", "running"),
         change("running", "rm -f alive", "exited", "missing"),

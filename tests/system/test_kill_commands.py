@@ -39,7 +39,7 @@ def test_every_command_is_killed_or_says_why_not(tmp_path: Path) -> None:
 
 
 @each_driver
-@pytest.mark.timeout(36000 if LONG else 200)
+@pytest.mark.timeout(36000 if LONG else 400)
 def test_a_command_killed_at_any_call_has_done_all_or_nothing(driver: str, tmp_path: Path, own_mounts: None) -> None:
     (tmp_path / "given").mkdir()
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
@@ -69,7 +69,7 @@ def test_a_command_killed_at_any_call_has_done_all_or_nothing(driver: str, tmp_p
     assert kills > 10
 
 
-@pytest.mark.timeout(36000 if LONG else 200)
+@pytest.mark.timeout(36000 if LONG else 400)
 def test_a_command_for_a_running_container_may_be_killed_at_any_call(
     tmp_path: Path, prepared_roots: dict[str, Path], own_mounts: None
 ) -> None:
