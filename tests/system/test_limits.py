@@ -40,7 +40,7 @@ def test_a_hog_is_killed_for_want_of_memory_and_that_is_told(lamina: Lamina):
     told = [each.get("Action") or each.get("status") for each in events if "hog" in json.dumps(each)]
     assert told.index("oom") < told.index("die")
     lamina("start", "hog")
-    wait_until(lambda: lamina.status("hog") == "exited", "its second end")
+    wait_until(lambda: lamina.status("hog") == "exited", "its second end", timeout_s=60)
     assert lamina.show("hog", "{{.State.OOMKilled}}") == "true"
     lamina("run", "--name", "modest", "-m", "20m", "base", "true")
     assert lamina.show("modest", "{{.State.OOMKilled}}") == "false"

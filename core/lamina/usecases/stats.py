@@ -56,7 +56,7 @@ def sample(container: Container) -> Sample | None:
             time_ns=time_ns, cpu_ns=_cpu_ns(cgroup), memory_bytes=memory, memory_limit_bytes=limit, received_bytes=received,
             sent_bytes=sent, read_bytes=read, written_bytes=written, pids=_pids(cgroup),
         )  # fmt: skip
-    except (FileNotFoundError, ProcessLookupError, OSError):
+    except OSError:
         if os.path.exists(f"/proc/{container.pid}"):
             raise
         return None  # it has just ended
