@@ -65,6 +65,7 @@ else:
             body |= {
                 "__slots__": tuple(name for name in own if name not in inherited),
                 "__fields__": tuple({**inherited, **own}.values()),
+                "__field_names__": frozenset({**inherited, **own}),
                 "__match_args__": tuple(name for name, each in {**inherited, **own}.items() if not each.kw_only),
                 "__dataclass_fields__": _StandardFields(),
             }
@@ -96,11 +97,13 @@ else:
             if len(names) < len(positional) or not given.keys().isdisjoint(names):
                 raise TypeError(f"{type(self).__name__}() got too many values")
             given |= zip(names, positional, strict=True)
-        for each in self.__fields__:
-            name = each.name
-            put(self, name, given.pop(name) if name in given else each.value(type(self)))
-        if given:
-            raise TypeError(f"{type(self).__name__}() has no field '{next(iter(given))}'")
+        if given.keys() != self.__field_names__:
+            unknown = given.keys() - self.__field_names__
+            if unknown:
+                raise TypeError(f"{type(self).__name__}() has no field '{unknown.pop()}'")
+            given = {each.name: each.value(type(self)) for each in self.__fields__ if each.name not in given} | given
+        for name, value in given.items():
+            put(self, name, value)
         if hasattr(self, "__post_init__"):
             self.__post_init__()
 

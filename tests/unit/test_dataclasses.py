@@ -104,6 +104,8 @@ def test_what_does_not_fit_is_refused(made: Any):
     with pytest.raises(TypeError):
         made.Point(1)
     with pytest.raises(TypeError):
+        made.Pair(left=1, up=2)  # as many as it has fields
+    with pytest.raises(TypeError):
         standard.replace(made.Pair(1), up=1)
 
 
