@@ -30,7 +30,7 @@ def small(driver: str, tmp_path: Path, own_mounts: None, own_network: None) -> I
     image, place = tmp_path / "image", tmp_path / "disk"
     with image.open("wb") as file:
         file.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "3000", str(image)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-N", "3000", str(image)], check=True)
     mount_image(str(image), str(place))
     lamina = Lamina(place / "root", driver)
     archive = archives.image(tmp_path / "base.tar", "base", archives.base_layers())
