@@ -1,7 +1,8 @@
 """What a store says that there is, object by object, and whether the disk agrees: of each a crash may leave the old or the new.
 
 Not in it: what a command never promises. What a container's own processes wrote (`scratch`) is as durable as they made it; a layer
-unpacked on a driver is a cache, which may be there or not, but is whole if it is there.
+unpacked on a driver is a cache, which may be there or not, but is whole if it is there. That a container at rest has
+run, and how that ended, may be lost with the power.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from lamina.engine import Engine
 from lamina.errors import LaminaError
 from lamina.linux import mount
+from lamina.model.container import Status
 from lamina.model.image import Index
 from lamina.store import views
 from lamina.testing import tree
@@ -60,9 +62,10 @@ def _containers(engine: Engine) -> Iterator[tuple[str, tuple[str, ...]]]:
         except (OSError, LaminaError) as error:
             found = f"can't be read: {error}"
         folder = "" if os.path.isdir(context.container_dir(container.id)) else "its directory is missing"
+        status = "at rest" if container.status in {Status.CREATED, Status.EXITED} else str(container.status)
         yield (
             f"container {container.id}",
-            (container.name, str(container.status), container.image_id, container.driver, found, folder),
+            (container.name, status, container.image_id, container.driver, found, folder),
         )
 
 
