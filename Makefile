@@ -53,6 +53,7 @@ demo: set-up-demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo/demo.sh
 
 vm-test: set-up-vm
+	@$(BIN)/python -m compileall -qq core plugins # an emulated processor would take minutes
 	@$(BIN)/python tests/vm/machine.py $(BIN)/python -m pytest --timeout 900 --durations 20 $(VM_TESTS)
 
 set-up-test set-up-demo set-up-vm: set-up-%:

@@ -90,7 +90,7 @@ def test_the_layout_is_that_of_dockers_overlay2(root_dir: str) -> None:
         driver.prepare("top", ("middle", "base"), {})
     finally:
         os.umask(old)
-    assert sorted(os.listdir(driver.home)) == ["base", "l", "middle", "top"]
+    assert sorted(os.listdir(driver.home)) == ["base", "l", "middle", "top", "trash"]
     assert sorted(os.listdir(f"{driver.home}/base")) == ["diff", "link"]
     assert sorted(os.listdir(f"{driver.home}/top")) == ["diff", "link", "lower", "work"]
     links = {key: read(f"{driver.home}/{key}/link") for key in ("base", "middle", "top")}

@@ -54,6 +54,12 @@ _ATTR_ATIME_MASK = 0x70
 MOUNT_ATTR_IDMAP = 0x100000
 
 
+def kernel_version() -> tuple[int, int]:
+    """Give the kernel's version, such as (6, 1), for what can't be asked without a trace."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)
+
+
 class _MountAttr(ctypes.Structure):
     _fields_ = [
         ("attr_set", ctypes.c_uint64),

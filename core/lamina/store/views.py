@@ -83,6 +83,8 @@ def detached(mount: Mount) -> int:
         if flags:
             lm.set_attributes(fd, flags, recursive=MountFlag.REC in mount.flags)
         return fd
+    if mount.type == "overlay" and lm.kernel_version() < (6, 7):  # it would say in its log each time that it knows no `lowerdir+`
+        return _overlay_by_string(mount)
     try:
         return lm.fsmount(mount.type, mount.options, flags=mount.flags, source=mount.source)
     except OSError as error:
@@ -130,7 +132,7 @@ def _attach_one(mount: Mount, first_id: int) -> None:
         lm.mount(mount.source, mount.target, mount.type, mount.flags, data)
 
 
-def _overlay_by_string(mount: Mount, first: OSError) -> int:
+def _overlay_by_string(mount: Mount, first: OSError | None = None) -> int:
     """Make a detached overlay mount on a kernel without `lowerdir+` (before 6.7), by mount(2) and one string.
 
     mount(2) needs a place. It gets one in a mount namespace that the host never sees.
@@ -139,6 +141,8 @@ def _overlay_by_string(mount: Mount, first: OSError) -> int:
     try:
         return _in_own_namespace(lambda: _mounted_by_string(mount))
     except OSError as result:
+        if first is None:
+            raise
         first.add_note(f"by mount(2): {result}")
         raise first from result
 

@@ -84,7 +84,7 @@ def examine_machine(root_dir: str) -> Machine:
         reflink, keeps, writable = can_clone(place), kept_here(place), True
     except OSError:  # read-only, or not ours
         reflink, keeps, writable = False, frozenset(), False
-    version = _version(os.uname().release)
+    version = lm.kernel_version()
     loaded, modules = _loaded(), _modules()
     return Machine(
         kernel=os.uname().release,
@@ -161,11 +161,6 @@ def _loses(probe: Probe) -> Iterator[str]:
         yield f"names that begin with '{able.forbidden_prefix}' can't be made"
     if able.max_name_bytes < 255:
         yield f"names are at most {able.max_name_bytes} bytes long, not 255"
-
-
-def _version(release: str) -> tuple[int, int]:
-    major, minor = release.split(".")[:2]
-    return int(major), int("".join(char for char in minor if char.isdigit()) or 0)
 
 
 def _loaded() -> set[str]:

@@ -7,6 +7,7 @@ from lamina.api import quota
 from lamina.api.copytree import kept_here
 from lamina.api.types import Behaviour, Capabilities, Fidelity, Probe, WhiteoutFormat
 from lamina.linux.fs import filesystem_type, nearest_directory, tells_types
+from lamina.linux.mount import kernel_version
 
 LOWERS_MAX = 500
 """OVL_MAX_STACK (fs/overlayfs/params.h). A read-only view has all of a union's layers as lower ones."""
@@ -27,7 +28,7 @@ NO_UPPER = {
 def probe(home: str) -> Probe:
     """Answer `storage_probe`."""
     place = nearest_directory(home)
-    one_by_one = _kernel_version() >= (6, 7)  # `lowerdir+` came with 6.7
+    one_by_one = kernel_version() >= (6, 7)  # `lowerdir+` came with 6.7
     method = "kernel overlayfs (lowerdir+)" if one_by_one else "kernel overlayfs (lowerdir)"
     kept = frozenset(Fidelity)
     reason = hint = ""
@@ -72,11 +73,6 @@ def probe(home: str) -> Probe:
         no_quota_reason=no_quota_reason,
         no_quota_hint=no_quota_hint,
     )
-
-
-def _kernel_version() -> tuple[int, int]:
-    major, minor = os.uname().release.split(".")[:2]
-    return int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)
 
 
 def _kernel_has_overlayfs() -> bool:
