@@ -1,0 +1,53 @@
+"""What quick commands ask of the kernel, counted: calls, files opened, processes, programs, waits for the disk. Nothing is timed.
+
+The budgets are a tenth above what was counted when they were set. To exceed one is a decision, not an accident.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+from cases import FOREVER, Lamina
+from straces import strace
+
+
+@pytest.fixture
+def driver() -> str:
+    """The default driver."""
+    return "overlay"
+
+
+OPENS = {"open", "openat", "openat2"}
+FORKS = {"clone", "clone3", "fork", "vfork"}
+WAITS = {"fsync", "fdatasync", "syncfs", "sync", "sync_file_range", "msync"}
+
+BUDGETS = {  # words: calls, files opened, processes forked, programs executed
+    ("version",): (1_550, 140, 0, 1),
+    ("ps",): (2_750, 240, 0, 1),
+    ("images",): (2_750, 240, 0, 1),
+    ("inspect", "there"): (3_650, 310, 0, 1),
+    ("exec", "there", "true"): (3_450, 300, 2, 2),
+    ("run", "--rm", "--network", "none", "busybox", "true"): (5_100, 480, 2, 2),
+}
+"""A container costs two processes, its monitor and its first one, and one program, its command."""
+
+
+def test_a_quick_command_asks_little_of_the_kernel_and_waits_for_no_disk(lamina: Lamina, tmp_path: Path):
+    lamina.background("--name", "there", "--network", "none", "busybox", *FOREVER)
+    over = {}
+    for words, budget in BUDGETS.items():
+        lamina(*words)  # what is remembered, such as the installed plugins, is
+        output = tmp_path / "strace"
+        assert strace(lamina.command(*words), output, everything=True).returncode == 0
+        names = re.findall(r"^\d+ +([a-z0-9_]+)\(", output.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        counted = (
+            len(names),
+            sum(name in OPENS for name in names),
+            sum(name in FORKS for name in names),
+            sum(name == "execve" for name in names),
+        )
+        assert not WAITS & set(names), words
+        assert counted[2:] == budget[2:], words
+        if any(found > most for found, most in zip(counted, budget, strict=True)):
+            over[words[0]] = (counted, budget)
+    assert not over
