@@ -41,7 +41,8 @@ def read_events(
 ) -> Iterator[Event]:
     """Give the events since a moment, in their order, or none of the past; then those to come, without end or until a moment."""
     with LogFiles(path, None if since_ns is not None else 0) as files:
-        past = sorted(event for line in files.lines() if (event := _parse(line)) is not None)
+        read = [event for line in files.lines() if (event := _parse(line)) is not None]
+        past = sorted(read, key=lambda event: event.time_ns)  # at one moment as they were written: oom, then die
         yield from (event for event in past if _is_between(event, since_ns or 0, until_ns) and matches(event))
         while until_ns is None or time.time_ns() < until_ns:
             left_s = INTERVAL_MS / 1000 if until_ns is None else min(INTERVAL_MS / 1000, (until_ns - time.time_ns()) / 1e9)
