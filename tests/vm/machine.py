@@ -13,6 +13,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -138,4 +139,5 @@ def cpio(name: str, mode: int, content: bytes) -> bytes:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(DIED))  # so that nothing is left of a machine that is stopped
     sys.exit(main(sys.argv[1:]))
