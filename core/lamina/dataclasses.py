@@ -44,11 +44,15 @@ else:
 
     def fields(class_or_value: Any) -> tuple[field, ...]:
         """List the fields, in their order."""
-        return class_or_value.__fields__
+        if hasattr(class_or_value, "__fields__"):
+            return class_or_value.__fields__
+        import dataclasses  # one of the standard library's
+
+        return dataclasses.fields(class_or_value)
 
     def replace(value: Any, **changes: Any) -> Any:
         """Give a copy with some fields changed."""
-        return type(value)(**{name: getattr(value, name) for name in _names(value)} | changes)
+        return type(value)(**{each.name: getattr(value, each.name) for each in fields(value)} | changes)
 
     def dataclass(*, frozen: bool = False, slots: bool = True, kw_only: bool = False, eq: bool = True) -> Callable[[type], type]:
         """Make a dataclass of a class. `slots` is there to be read: it always has them."""

@@ -10,6 +10,8 @@ import pytest
 from cases import FOREVER, Lamina
 from straces import strace
 
+from lamina.linux import mount
+
 
 @pytest.fixture
 def driver() -> str:
@@ -51,3 +53,19 @@ def test_a_quick_command_asks_little_of_the_kernel_and_waits_for_no_disk(lamina:
         if any(found > most for found, most in zip(counted, budget, strict=True)):
             over[words[0]] = (counted, budget)
     assert not over
+
+
+def test_what_is_removed_with_its_container_is_not_synced_at_its_end(lamina: Lamina):
+    """Overlayfs syncs the whole file system below when it is unmounted, unless it is volatile."""
+    lamina.background("--name", "goes", "--rm", "--network", "none", "busybox", *FOREVER)
+    lamina.background("--name", "stays", "--network", "none", "busybox", *FOREVER)
+    options = {each.target: each.super_options for each in mount.mounts()}
+    assert "volatile" in options[str(lamina.merged("goes"))]  # newer kernels show it as `fsync=volatile`
+    assert "volatile" not in options[str(lamina.merged("stays"))]
+    lamina("exec", "goes", "touch", "/new")
+    assert lamina("diff", "goes") == "A /new"
+    lamina("commit", "goes", "changed")
+    lamina("stop", "-t", "0", "goes", "stays")
+    assert lamina("ps", "-aq", "--filter", "name=goes") == ""
+    lamina("start", "stays")
+    assert lamina("run", "--rm", "--network", "none", "changed", "ls", "/new") == "/new"

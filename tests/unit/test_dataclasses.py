@@ -114,6 +114,11 @@ def test_a_class_below_adds_fields_and_changes_defaults(made: Any):
     assert [each.name for each in standard.fields(made.Deeper)] == ["x", "y", "labels", "secret", "z"]
 
 
+def test_the_standard_librarys_are_known(made: Any):
+    assert ours.replace(made.Pair(1), right=2) == made.Pair(1, 2)
+    assert [each.name for each in ours.fields(made.Pair)] == ["left", "right"]
+
+
 def test_the_standard_library_knows_them(made: Any):
     assert standard.is_dataclass(made.Point)
     assert standard.replace(made.Point(x=1), y=9) == made.Point(x=1, y=9)

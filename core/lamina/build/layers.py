@@ -142,7 +142,7 @@ class Layers:
             storage.prepare(key, parents, {})
             layers.remember_touch_time(storage, key)
             undo.callback(layers.unmount, storage, key, parents)
-            view = layers.mount(storage, key, parents)
+            view = layers.mount(storage, key, parents, is_passing=True)
             yield Writing(self, key=key, parents=parents, view=view)
 
     @property

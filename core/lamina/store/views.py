@@ -55,6 +55,19 @@ def detach(view: View) -> None:
                 raise
 
 
+def without_sync(view: View) -> View:
+    """The same view, with what overlayfs writes left in memory at its end (overlayfs.rst, "Volatile mount")."""
+    return replace(
+        view,
+        mounts=tuple(
+            replace(mount, options=(*mount.options, ("volatile", None)))
+            if mount.type == "overlay" and any(name == "upperdir" for name, _ in mount.options)
+            else mount
+            for mount in view.mounts
+        ),
+    )
+
+
 @contextlib.contextmanager
 def seen(view: View) -> Iterator[str]:
     """Give a path under which the view can be walked while the block runs: its root, or a descriptor's in /proc/self/fd."""

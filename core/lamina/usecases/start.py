@@ -194,7 +194,7 @@ class Starter:
                 raise NotFoundError(
                     f"the volume's source '{request.source}' doesn't exist", hint="create it, or remove the container"
                 )
-        context.layers.mount(storage, container.id, container.parents, first_id=first_id)
+        context.layers.mount(storage, container.id, container.parents, first_id=first_id, is_passing=config.auto_remove)
         cgroups.prepare(cgroup, limits=config.limits, rules=rules)
         watch = WatchPlan(
             tty=config.tty,
