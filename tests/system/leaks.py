@@ -1,12 +1,12 @@
 """What a test may not leave behind: mounts, descriptors, processes, cgroups, network namespaces, locks, trash, half-made rows.
 
 The machine's other processes are none of ours: a process counts if it descends from this one, which as a subreaper becomes the
-parent of every monitor that its command left in the background; a cgroup counts if its name is new and nobody else's processes
-are in it.
+parent of every monitor that its command left in the background; a cgroup counts if it is named after one of its containers.
 """
 
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -65,6 +65,13 @@ def cgroups() -> set[str]:
     machine = hierarchies()
     tops = {Path(place, PARENT) for place in (*machine.controllers.values(), machine.unified) if place}
     return {entry.path for top in tops if top.is_dir() for entry in os.scandir(top) if entry.is_dir()}
+
+
+def left_cgroups(root: Path) -> list[str]:
+    """Those of the containers that a root directory has had, by its journal of events."""
+    journal = "".join(path.read_text(encoding="ascii") for path in root.glob("events.log*"))
+    ids = set(re.findall(r'"id":"([0-9a-f]{64})"', journal))
+    return sorted(path for path in cgroups() if os.path.basename(path) in ids)
 
 
 def network_namespaces() -> set[str]:
@@ -130,7 +137,7 @@ def left_on_disk(root: Path) -> list[str]:
 def nothing_left(root: Path) -> Iterator[None]:
     """Run the block; then remove its containers, and fail for whatever is left of it anywhere."""
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-    processes_before, mounts_before, cgroups_before = descendants(), places(), cgroups()
+    processes_before, mounts_before = descendants(), places()
     descriptors_before, networks_before = descriptors(), network_namespaces()
     mounted_below = len([each for each in mount.mounts() if each.target.startswith(f"{root}/")])
     assert not mounted_below, "the root directory had mounts before the test"
@@ -145,7 +152,7 @@ def nothing_left(root: Path) -> Iterator[None]:
     after: dict[str, Callable[[], object]] = {
         "processes": lambda: {pid: words for pid, words in descendants().items() if pid not in processes_before},
         "mounts": lambda: [place for place in places() if place not in mounts_before],
-        "cgroups": lambda: [path for path in cgroups() - cgroups_before if _is_ours(path)],
+        "cgroups": lambda: left_cgroups(root),
         "network namespaces": lambda: network_namespaces() - networks_before,
         "descriptors": lambda: {key: what for key, what in descriptors().items() if descriptors_before.get(key) != what},
         "on disk": lambda: left_on_disk(root),
@@ -158,12 +165,3 @@ def nothing_left(root: Path) -> Iterator[None]:
         time.sleep(0.02)
     end(descendants().keys() - processes_before.keys())
     assert not left, f"left behind: {left}"
-
-
-def _is_ours(cgroup: str) -> bool:
-    ours = descendants()
-    try:
-        inside = Path(cgroup, "cgroup.procs").read_text(encoding="ascii").split()
-    except OSError:
-        return False
-    return all(int(pid) in ours for pid in inside)
