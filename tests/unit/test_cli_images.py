@@ -19,7 +19,7 @@ from lamina.cli.main import main
 code = main(sys.argv[1:])
 print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
 """
-BUDGET = {"version": 115, "images": 240, "driver": 240, "completion": 135}
+BUDGET = {"version": 115, "images": 240, "driver": 250, "completion": 135}
 """Modules in all; Python's own start and click are about 105 of them."""
 NEVER = {
     "asyncio",
