@@ -90,8 +90,8 @@ def format_list_time(time_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(time_ns // SECOND_NS))
 
 
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
-_UNIX = re.compile(r"(-?)(\d{1,11})(?:\.(\d+))?", re.ASCII)
+_TIME = r"(?a)(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?)?([Zz]|[+-]\d\d:\d\d)?"
+_UNIX = r"(?a)(-?)(\d{1,11})(?:\.(\d+))?"
 
 
 def parse_time(text: str, *, now_ns: int) -> int:
@@ -100,11 +100,11 @@ def parse_time(text: str, *, now_ns: int) -> int:
     It is RFC 3339, also cut short (2026-11-24, 2026-11-24T04:06) and without a zone, then local; or Unix seconds with an optional
     fraction; or a Go duration, meaning that long before now. Raises `UsageError`.
     """
-    if match := _UNIX.fullmatch(text):
+    if match := re.fullmatch(_UNIX, text):
         sign, whole, part = match.groups()
         since_epoch = int(whole) * SECOND_NS + _fraction_ns(part)
         return -since_epoch if sign else since_epoch
-    if match := _TIME.fullmatch(text):
+    if match := re.fullmatch(_TIME, text):
         return _calendar_ns(match, text)
     if text and is_duration(text):
         return now_ns - parse_duration(text)

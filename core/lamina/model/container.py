@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from lamina.model.network import EndpointRequest, PortMapping
     from lamina.model.supervision import Supervision
 
-NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+NAME_PATTERN = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 
 
 def check_name(name: str, kind: str = "container") -> str:
     """Return a valid name or raise `UsageError`; Docker's rule, which also keeps control characters out of every listing."""
-    if not NAME_PATTERN.fullmatch(name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(
             f"invalid {kind} name '{name}'", hint="use two or more of [a-zA-Z0-9_.-], beginning with a letter or a digit"
         )

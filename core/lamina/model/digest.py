@@ -6,7 +6,7 @@ from typing import Self
 from lamina.errors import UsageError
 
 _HEX_DIGITS = {"sha256": 64, "sha512": 128}
-_GRAMMAR = re.compile(r"(sha256|sha512):([a-f0-9]+)")
+_GRAMMAR = r"(sha256|sha512):([a-f0-9]+)"
 
 
 class Digest(str):
@@ -18,7 +18,7 @@ class Digest(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        match = _GRAMMAR.fullmatch(text)
+        match = re.fullmatch(_GRAMMAR, text)
         if not match:
             raise UsageError(f"not a digest: {text[:160]!r}", hint="a digest is sha256: and 64 lower-case hexadecimal digits")
         if len(match[2]) != _HEX_DIGITS[match[1]]:

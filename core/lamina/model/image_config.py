@@ -13,7 +13,7 @@ from lamina.errors import UsageError
 from lamina.model.digest import Digest, chain_ids
 from lamina.model.image import Fields, Platform, dump_document, parse_document
 
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(Z|z|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = r"(?a)(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(Z|z|[+-]\d\d:\d\d)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +235,7 @@ class ImageConfig:
 
 def parse_time(text: str) -> int | None:
     """Read an RFC 3339 time as nanoseconds since 1970. None if it isn't one."""
-    match = _TIME.fullmatch(text)
+    match = re.fullmatch(_TIME, text)
     if not match:
         return None
     from datetime import UTC, datetime, timedelta  # 2 ms

@@ -18,10 +18,10 @@ DEFAULT_TAG = "latest"
 MAX_NAME_CHARACTERS = 255
 
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
-_DOMAIN = re.compile(rf"(?:{_HOST}|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
-_PATH_PART = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_ID = re.compile(r"[a-f0-9]{64}")
+_DOMAIN = rf"(?:{_HOST}|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_TAG = r"(?a)[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_ID = r"[a-f0-9]{64}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Reference:
     @classmethod
     def parse(cls, text: str, *, default_tag: str | None = DEFAULT_TAG) -> Self:
         """Read a name as a person types it; one with neither tag nor digest gets `default_tag`. Raise UsageError."""
-        if _ID.fullmatch(text):
+        if re.fullmatch(_ID, text):
             raise _invalid(text, "64 hexadecimal digits are an image id, not a name")
         rest, at, digest_text = text.partition("@")
         digest = None
@@ -49,15 +49,15 @@ class Reference:
         colon = rest.rfind(":")
         if colon > rest.rfind("/"):
             rest, tag = rest[:colon], rest[colon + 1 :]
-            if not _TAG.fullmatch(tag):
+            if not re.fullmatch(_TAG, tag):
                 raise _invalid(text, f"{tag[:160]!r} is not a tag", "a tag is up to 128 letters, digits, '_', '.' and '-'")
         domain, path = _split_domain(rest)
-        if not _DOMAIN.fullmatch(domain):
+        if not re.fullmatch(_DOMAIN, domain):
             raise _invalid(text, f"{domain[:160]!r} is not a host name with an optional port")
         if path != path.lower():
             raise _invalid(text, "the repository name must be lowercase", f"did you mean '{text.lower()}'?")
         for part in path.split("/"):
-            if not _PATH_PART.fullmatch(part):
+            if not re.fullmatch(_PATH_PART, part):
                 raise _invalid(text, f"{part[:160]!r} can't be part of a name" if part else "a part of the name is empty")
         if len(domain) + 1 + len(path) > MAX_NAME_CHARACTERS:
             raise _invalid(text[:40] + "…", f"the name has more than {MAX_NAME_CHARACTERS} characters")
@@ -94,7 +94,7 @@ class Reference:
 
     def with_tag(self, tag: str) -> Self:
         """Give the same repository's name with another tag and no digest."""
-        if not _TAG.fullmatch(tag):
+        if not re.fullmatch(_TAG, tag):
             raise _invalid(f"{self.familiar_name}:{tag}", f"{tag[:160]!r} is not a tag")
         return replace(self, tag=tag, digest=None)
 

@@ -4,7 +4,7 @@ import re
 
 from lamina.errors import UsageError
 
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?: ?(?:([kmgtp])(?:i?b)?|b))?", re.ASCII | re.IGNORECASE)
+_SIZE = r"(?ai)(\d+(?:\.\d*)?|\.\d+)(?: ?(?:([kmgtp])(?:i?b)?|b))?"
 
 
 def parse_size(text: str) -> int:
@@ -12,7 +12,7 @@ def parse_size(text: str) -> int:
 
     Raises `UsageError`.
     """
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if not match:
         raise UsageError(f"invalid size '{text}'", hint="give a number with an optional unit b, k, m, g, t or p, as in 64m")
     number, unit = match.groups()

@@ -298,6 +298,8 @@ class Watch:
         if self.probes is not None and self.probes.pid:
             return
         self.slim_at_s = None
+        if not os.path.isfile(__file__):  # imported from within an archive: a fresh interpreter wouldn't find it
+            return
         state_fd = os.memfd_create("state", 0)
         try:
             os.write(state_fd, json.dumps(self._state(), default=vars).encode("ascii"))

@@ -10,7 +10,7 @@ from lamina.model.reference import Reference
 if TYPE_CHECKING:
     import sqlite3
 
-_ID_PREFIX = re.compile(r"(?:sha256:)?([a-f0-9]{1,64})")
+_ID_PREFIX = r"(?:sha256:)?([a-f0-9]{1,64})"
 _JOINED = "SELECT images.* FROM images JOIN image_names ON image_id = id"
 
 
@@ -19,7 +19,7 @@ def find_row(connection: "sqlite3.Connection", text: str) -> "sqlite3.Row":
 
     Raise NotFoundError, ConflictError for a beginning that several ids have, UsageError for what can't be a name.
     """
-    prefix = _ID_PREFIX.fullmatch(text)
+    prefix = re.fullmatch(_ID_PREFIX, text)
     rows: list[sqlite3.Row]
     if prefix and len(prefix[1]) == 64:
         digest = f"sha256:{prefix[1]}"
