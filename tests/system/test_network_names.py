@@ -172,6 +172,16 @@ def test_the_file_keeps_its_inode_and_what_a_person_wrote_into_it(engine: Engine
     assert first.exec_output(["stat", "-c", "%i", "/etc/hosts"]) == inode
 
 
+def test_a_file_that_its_container_has_made_huge_is_not_read_but_begun_anew(engine: Engine):
+    """A file of holes costs the container nothing, and whoever reads it the memory of the host."""
+    first = run(engine, "first")
+    first.exec(["truncate", "-s", "64m", "/etc/hosts"])
+    run(engine, "second")
+    assert hosts(first)["localhost"] == ["127.0.0.1", "::1"]
+    assert "second" in hosts(first)
+    assert int(first.exec_output(["stat", "-c", "%s", "/etc/hosts"])) < 1000
+
+
 def test_a_name_goes_with_the_next_command_when_container_and_monitor_were_killed(engine: Engine, lamina: Lamina):
     first, victim = run(engine, "first"), run(engine, "victim")
     assert "victim" in hosts(first)

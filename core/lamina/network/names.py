@@ -30,6 +30,7 @@ LOOPBACK_LINES = (
 """Docker's (moby: libnetwork/etchosts)."""
 BEGIN = "# by lamina, written anew when a container in the same network starts or stops:"
 END = "# by lamina, end"
+HOSTS_MAX_BYTES = 1 << 20
 HOST_RESOLVERS = "/etc/resolv.conf"
 SYSTEMD_RESOLVERS = "/run/systemd/resolve/resolv.conf"
 """The real ones behind systemd-resolved's 127.0.0.53 (systemd-resolved(8))."""
@@ -104,8 +105,7 @@ class Names:
     def _rewrite(self, container_id: str, known: dict[str, Known]) -> None:
         path = os.path.join(self.folder_of(container_id), "hosts")
         with contextlib.suppress(FileNotFoundError):  # it is just being removed, or hasn't been written yet
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read()
+            text = _read(path)
             new = with_block(text, self._block(container_id, known))
             if new != text:
                 overwrite(path, new)
@@ -181,6 +181,13 @@ def with_block(text: str, block: Sequence[str]) -> str:
     return "\n".join([*lines[:start], *block, *lines[end:]]) + "\n"
 
 
+def _read(path: str) -> str:
+    """Read a container's hosts file, in which it can write what it likes: one that it has made too large begins anew."""
+    with open(path, "rb") as file:
+        data = file.read(HOSTS_MAX_BYTES + 1)
+    return "\n".join(LOOPBACK_LINES) if len(data) > HOSTS_MAX_BYTES else data.decode("utf-8", "surrogateescape")
+
+
 def overwrite(path: str, text: str) -> None:
     """Give a file other contents and keep its inode, which containers have mounted.
 
@@ -191,6 +198,9 @@ def overwrite(path: str, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         old_bytes = os.fstat(fd).st_size
+        if old_bytes > HOSTS_MAX_BYTES:  # its container's doing, and as many line ends as that would be its doing, too
+            os.ftruncate(fd, HOSTS_MAX_BYTES)
+            old_bytes = HOSTS_MAX_BYTES
         os.pwrite(fd, data + b"\n" * (old_bytes - len(data)), 0)
         os.ftruncate(fd, len(data))
     finally:
