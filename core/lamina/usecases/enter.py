@@ -103,7 +103,7 @@ class Entering:
             raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
         if container.status is Status.RESTARTING:
             raise StateError(f"container '{container.name}' is restarting", hint="wait until it runs")
-        if not container.is_active or not process.is_alive(container.pid, container.pid_started):
+        if not _runs(container):
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
         steps = self.plan(
             container, arguments, environment=environment, user=user, working_dir=working_dir, tty=tty, privileged=privileged
@@ -130,6 +130,10 @@ class Entering:
         )
         self.context.children.add(launched.monitor_pid)
         launched.wait_ready()
+        if not _runs(container):  # then the namespaces that were entered may be of whoever got its pid
+            launched.abandon()
+            self.context.children.discard(launched.monitor_pid)
+            raise StateError(f"container '{container.name}' has just ended", hint=f"`lamina start {container.name}`")
         tell(f"exec_start: {words}")
         launched.go()
         return launched
@@ -162,3 +166,7 @@ class Entering:
         if not relay.detached:
             self.starter.settle(container)  # so that the next call finds it ended
         return code if code is not None or relay.detached else LOST_EXIT_CODE
+
+
+def _runs(container: Container) -> bool:
+    return container.is_active and process.is_alive(container.pid, container.pid_started)
