@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from lamina.linux import libc, process
 from lamina.runtime.process_steps import Execute, FindProgram, LimitPrivileges, OpenTerminal
-from lamina.runtime.steps import Place, Step
+from lamina.runtime.steps import END_OF_REPORT, Place, Step
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
@@ -77,7 +77,7 @@ def _keep_only(report_fd: int, go_fd: int, console_fd: int) -> tuple[int, int, i
 
 
 def _wait_for_go(report_fd: int, go_fd: int, made: list[str]) -> None:
-    os.write(report_fd, b"\0".join([b"ready", *(os.fsencode(path) for path in made)]) + b"\n")
+    os.write(report_fd, b"\0".join([b"ready", *(os.fsencode(path) for path in made)]) + END_OF_REPORT)
     if not os.read(go_fd, 1):
         os._exit(NOT_FOUND)  # the creator died before it could record this container: be as if never started
     os.close(go_fd)
@@ -105,7 +105,7 @@ def _report(report_fd: int, error: BaseException, step: Step | None) -> None:
         ["error", str(code), str(number), step.name if step is not None else "begin", message + (f": '{name}'" if name else "")]
     )
     try:
-        os.write(report_fd, report.replace("\n", " ").encode("utf-8", "surrogateescape") + b"\n")
+        os.write(report_fd, report.replace("\n", " ").encode("utf-8", "surrogateescape") + END_OF_REPORT)
     finally:
         os._exit(code)
 

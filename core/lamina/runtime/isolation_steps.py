@@ -16,7 +16,7 @@ from lamina.linux.procfs import filesystem_magic, write_in_proc
 from lamina.model.isolation import ULIMITS, Ulimit
 from lamina.runtime.device_steps import MakeDevices
 from lamina.runtime.mount_steps import BindInRoot, FillDev, MountInRoot, NewRoot
-from lamina.runtime.steps import LeaveNamespaces, Place, Step, enter_users
+from lamina.runtime.steps import END_OF_REPORT, LeaveNamespaces, Place, Step, enter_users
 
 TMPFS_MAGIC = 0x01021994
 
@@ -190,7 +190,7 @@ class EnterUsers(Step):
         namespace.unshare(namespace.CLONE_NEWPID)
         child = os.fork()
         if child:
-            os.write(place.report_fd, b"pid\0%d\n" % child)
+            os.write(place.report_fd, b"pid\0%d" % child + END_OF_REPORT)
             if libc.listener is not None:
                 libc.listener.ends()
             os._exit(0)

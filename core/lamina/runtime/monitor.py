@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from lamina.linux import libc, namespace, process
 from lamina.runtime import frames, init
 from lamina.runtime.logs import LogWriter
-from lamina.runtime.steps import Step
+from lamina.runtime.steps import END_OF_REPORT, Step
 from lamina.runtime.watch import Client, Watch, WatchPlan, leave_word, see_to_the_end, unlisten
 
 
@@ -172,12 +172,12 @@ class _Start:
         return True
 
     def _report(self, fd: int) -> list[bytes]:
-        while b"\n" not in self.reported:
+        while END_OF_REPORT not in self.reported:
             chunk = os.read(fd, 4096)
             if not chunk:
                 break
             self.reported += chunk
-        line, _, self.reported = self.reported.partition(b"\n")
+        line, _, self.reported = self.reported.partition(END_OF_REPORT)
         words = line.split(b"\0")
         if words[0] != b"pid":
             return words

@@ -30,6 +30,10 @@ COVERABLE_IN_PROC = frozenset(
 """What tells of the machine and may be told otherwise, as lxcfs does; runc has the same list (libcontainer/rootfs_linux.go)."""
 
 
+END_OF_REPORT = b"\0\0"
+"""Ends what the first process says to the monitor, words that a zero byte parts: none is empty, and a path may have line ends."""
+
+
 class Place:
     """What the steps pass on to each other: the root's descriptor and what was made in it."""
 
