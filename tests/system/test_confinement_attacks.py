@@ -14,7 +14,8 @@ from archives import Item, folder, link
 from builds import Context
 from cases import FOREVER, Lamina, driver_of
 
-from lamina.errors import StartError
+from lamina.dataclasses import replace
+from lamina.errors import StartError, StateError
 from lamina.linux import process
 from lamina.model.container import MountRequest
 from lamina.runtime import mount_steps, plan, process_steps
@@ -133,6 +134,37 @@ def test_a_working_directory_outside_is_refused_even_if_a_descriptor_of_it_is_le
                 container.exec(["true"], working_dir=f"/proc/self/fd/{left}")
     finally:
         os.close(left)
+
+
+def test_an_images_working_directory_makes_none_on_the_host_whose_processes_it_sees(lamina: Lamina, tmp_path: Path):
+    inside = f"/proc/{os.getpid()}/root{tmp_path}/made/here"
+    load(lamina, tmp_path, "evil", {"way": link(inside)}, WorkingDir=inside)
+    for words in (("evil",), ("-w", "/way", "evil"), ("-w", f"/proc/{os.getpid()}/root", "evil")):
+        assert "a link of /proc leads to the working directory" in lamina.error(
+            "run", "--rm", "--pid", "host", *words, "true", code=125
+        )
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_enters_a_container_whose_pid_becomes_anothers_meanwhile_is_not_let_go(
+    lamina: Lamina, monkeypatch: pytest.MonkeyPatch
+):
+    """Its namespaces are opened by its pid after it was seen to run."""
+    is_alive = process.is_alive
+    answers = [True]
+    monkeypatch.setattr(process, "is_alive", lambda pid, started: answers.pop() if answers else is_alive(pid, started))
+    with lamina.library() as engine:
+        ended, other = engine.containers.run("base", FOREVER), engine.containers.run("base", FOREVER)
+        record = replace(ended.record, pid=other.pid)
+        with pytest.raises(StateError, match="has just ended"):
+            engine.entering.launch(record, ["touch", "/there"])
+        assert not os.path.exists(f"{other.root}/there")
+
+
+def test_no_name_in_an_image_speaks_for_the_first_process(lamina: Lamina, tmp_path: Path):
+    """It tells the monitor where it has made mount points: a line's end in a path isn't that of what it says."""
+    load(lamina, tmp_path, "liar", {"x\nerror": folder(), "etc": link("x\nerror")}, Volumes={"/v\nerror": {}})
+    assert lamina("run", "--rm", "liar", "sh", "-c", "usleep 100000; ls /etc").split() == ["hostname", "hosts", "resolv.conf"]
 
 
 # /proc, /sys and /dev that are something else (CVE-2019-16884, CVE-2023-27561, CVE-2026-41579)

@@ -111,6 +111,14 @@ def test_a_symlink_is_followed_and_a_loop_of_them_is_an_error(etc: Path):
         found(etc, "app")
 
 
+def test_a_magic_link_is_not_followed(etc: Path):
+    """With the host's PID namespace /proc/1/root leads to the host's files."""
+    (etc / "passwd").rename(etc / "elsewhere")
+    (etc / "passwd").symlink_to(f"/proc/self/root{etc}/elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        resolve_user("app", str(etc))
+
+
 def test_a_huge_file_is_refused_unread(etc: Path):
     os.truncate(etc / "passwd", MAX_FILE_BYTES + 1)
     with pytest.raises(OSError, match="is too large"):

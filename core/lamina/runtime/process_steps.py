@@ -75,7 +75,11 @@ class FindUser(Step):
 
 
 class WorkingDirectory(Step):
-    """Go where the command starts; a container's own is made if it is missing, an `exec`'s isn't. Docker's rule."""
+    """Go where the command starts; a container's own is made if it is missing, an `exec`'s isn't. Docker's rule.
+
+    No magic link of /proc is followed: with the host's PID namespace /proc/1/root is the host's root, where an image's word would
+    otherwise make directories.
+    """
 
     fields = ("path", "makes")
     path: str
@@ -86,16 +90,28 @@ class WorkingDirectory(Step):
 
     def apply(self, place: Place) -> None:
         try:
-            os.chdir(self.path)
-        except FileNotFoundError:
-            if not self.makes:
-                raise
-            os.makedirs(self.path, exist_ok=True)
-            if place.identity is not None and self.path != "/":
-                os.chown(self.path, place.identity.uid, place.identity.gid)
-            os.chdir(self.path)
+            self._enter(openat2(AT_FDCWD, self.path, os.O_PATH | os.O_DIRECTORY, RESOLVE_NO_MAGICLINKS))
+        except OSError as error:
+            if error.errno == errno.ENOENT and self.makes:
+                self._make(place)
+            elif error.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "a link of /proc leads to the working directory", self.path) from None
+            else:
+                raise OSError(error.errno, os.strerror(error.errno or 0), self.path) from None
         if not os.getcwd().startswith("/"):  # "(unreachable)…": a directory outside the root (CVE-2024-21626)
             raise OSError(errno.ENOENT, "the working directory is outside the container", self.path)
+
+    def _make(self, place: Place) -> None:
+        place.root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._enter(place.mountpoint(self.path, directory=True))
+        os.close(place.root_fd)
+        place.root_fd = -1
+        if place.identity is not None:
+            os.chown(".", place.identity.uid, place.identity.gid)
+
+    def _enter(self, directory_fd: int) -> None:
+        os.fchdir(directory_fd)
+        os.close(directory_fd)
 
 
 class NewSessionKeyring(Step):

@@ -8,7 +8,8 @@ import errno
 import os
 from collections.abc import Sequence
 
-from lamina.linux.fs import open_in_root
+from lamina.linux.fs import RESOLVE_NO_MAGICLINKS, open_in_root, openat2
+from lamina.linux.mount import AT_FDCWD
 
 MAX_FILE_BYTES = 10 << 20
 
@@ -26,7 +27,7 @@ class Identity:
 def _rows(path: str, columns: int, root_fd: int | None) -> list[list[str]]:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        fd = os.open(path, flags) if root_fd is None else open_in_root(root_fd, path, flags)
+        fd = openat2(AT_FDCWD, path, flags, RESOLVE_NO_MAGICLINKS) if root_fd is None else open_in_root(root_fd, path, flags)
     except (FileNotFoundError, NotADirectoryError):
         return []
     try:
