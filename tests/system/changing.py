@@ -67,6 +67,8 @@ def script(place: Path, driver: str, other: str) -> list[Change]:
         change("commit ran one"),
         change("tag one two"),
         change("run --rm base true"),
+        change("create --rm --name passing base", *sh, again=1),
+        change("start -a passing", again=1),
         change("volume create kept", module="volume_create"),
         change("create --name filled -v kept:/etc -v /tree base true", again=1),
         change("cp FILE made:/copied"),

@@ -291,6 +291,22 @@ def test_what_nobody_knows_is_found_and_removed(lamina: Lamina):
     assert not (lamina.root / "tmp" / "build-77").exists()
 
 
+def test_content_that_a_removal_is_about_to_delete_is_not_called_left_behind(lamina: Lamina):
+    archive = archives.image(lamina.root.parent / "extra.tar", "extra:latest", [archives.layer({"extra": "x\n"})])
+    with lamina.library() as engine:
+        store = engine.images.store
+        with archive.open("rb") as stream:
+            load(store, stream)
+        before = len(blobs(lamina))
+        store.remove("extra", users=lambda _id: [], collect=False)  # as prune does, which deletes at its end
+        assert engine.system.check() == []
+        assert len(blobs(lamina)) == before
+        with store.ingest():  # whoever is next deletes it
+            pass
+        assert len(blobs(lamina)) == before - 3
+        assert engine.system.check() == []
+
+
 def test_what_is_mounted_for_nobody_is_found_and_unmounted(lamina: Lamina):
     container_id = lamina("create", "--name", "one", "base", "true")
     with lamina.library() as engine:

@@ -65,6 +65,7 @@ def test_a_command_killed_at_any_call_has_done_all_or_nothing(driver: str, tmp_p
             when = f"`{change.name}` killed before call {point + 1} of {len(calls)}, {calls[point]}"
             failures += [f"{when}: {each}" for each in find_wrong(root, driver, change, tmp_path, old=old, new=new)]
         copy(after, root)
+    print(f"seed {SEED}: {kills} kills on {driver}")
     assert not failures, f"{kills} kills:\n" + "\n".join(failures)
     assert kills > 10
 

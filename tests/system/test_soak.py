@@ -48,7 +48,8 @@ def test_many_commands_at_once_lose_nothing_wait_for_ever_for_nothing_and_leave_
             patience_s=600 if IS_LONG else 100,
         )  # fmt: skip
         print(f"seed {SEED}: {sum(worker.commands for worker in workers)} commands of {WORKERS} workers in {SECONDS:g} s")
-        assert not [worker.wrong for worker in workers if worker.wrong]
+        wrong = "\n".join(each for worker in workers for each in worker.wrong)
+        assert not wrong, wrong
         containers = {each.name: each for each in engine.containers.all()}
         assert containers.keys() == {name for worker in workers for name in (*worker.running, *worker.ended)}
         names = {name.familiar for name, _image in engine.images.store.all_names()}
@@ -75,8 +76,10 @@ def size_of(pid: int) -> tuple[int, int]:
 
 @pytest.mark.timeout(36000)
 def test_a_monitor_grows_neither_with_execs_nor_with_its_log(lamina: Lamina):
+    line = "x" * 99  # shorter ones make of a gigabyte of output forty of log
     script = (
-        f"yes | head -c {LOG_BYTES // 10}; until test -e /go; do sleep 0.1; done; yes | head -c {LOG_BYTES}; exec sleep 1000000"
+        f"yes {line} | head -c {LOG_BYTES // 10}; until test -e /go; do sleep 0.1; done; "
+        f"yes {line} | head -c {LOG_BYTES}; exec sleep 1000000"
     )
     lamina.background("--name", "one", "--network", "none", "base", "sh", "-c", script)
     with lamina.library() as engine:

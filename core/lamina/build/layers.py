@@ -71,6 +71,8 @@ class Layers:
         remove_tree(self.context.build_dir(operation_id))
         with self.context.database.transaction() as tx:
             tx.execute("DELETE FROM build_blobs WHERE operation = ?", (operation_id,))
+            if self._protected:  # what it stood on may have been removed meanwhile
+                self.context.images.content.note_garbage()
             self._operation.end_unless_owning(tx)
 
     def protect(self, state: State) -> None:

@@ -52,6 +52,8 @@ def prune(
     steps = [item for item in going if not item.directory]
     with context.database.transaction() as tx:
         tx.executemany("DELETE FROM build_cache WHERE key = ?", [(item.id,) for item in steps])
+        if steps:
+            context.images.content.note_garbage()
     freed = sum(_remove_mount(item) for item in going if item.directory)
     freed += context.images.delete_unreferenced_blobs()
     freed += _discard_layers(context, {item.chain.partition(":")[2] for item in steps if item.chain})

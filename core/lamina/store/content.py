@@ -144,18 +144,15 @@ class ContentStore:
     def exclusive(self, *, wait: bool = True) -> Iterator[bool]:
         """Hold off every `ingest()`. Yield whether that succeeded: without `wait` it is False while one is running.
 
-        Leavings of ingests that were killed are deleted on the way.
+        Leavings of ingests that were killed are deleted on the way. Who deletes all that nobody has calls `forget_garbage` first.
         """
         self.prepare()
         with contextlib.ExitStack() as undo:
             try:
                 undo.enter_context(self._locked(_LOCK, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)))
             except BlockingIOError:
-                self._note_garbage()
                 yield False
                 return
-            with contextlib.suppress(OSError):
-                os.truncate(self._lock_path, 0)
             for name in os.listdir(self.tmp_dir):
                 if name.startswith(_TEMPORARY_PREFIX):
                     _unlink(os.path.join(self.tmp_dir, name))
@@ -163,16 +160,22 @@ class ContentStore:
 
     @property
     def has_garbage(self) -> bool:
-        """Whether somebody wanted to delete content and could not, because content was being added: the lock's file isn't empty."""
+        """Whether there is content to delete: who let go of it is on the way to do so, or could not. The lock's file isn't empty."""
         try:
             return os.stat(self._lock_path).st_size > 0
         except FileNotFoundError:
             return False
 
-    def _note_garbage(self) -> None:
+    def note_garbage(self) -> None:
+        """Say that content has lost its last record, or is just about to: whoever next can deletes it."""
         with contextlib.suppress(OSError):  # a full disk: then the next removal finds it
             with open(self._lock_path, "r+b") as file:
                 file.write(b"g")
+
+    def forget_garbage(self) -> None:
+        """Take that back, under `exclusive()`, before looking for what is to be deleted."""
+        with contextlib.suppress(OSError):
+            os.truncate(self._lock_path, 0)
 
     @property
     def _lock_path(self) -> str:

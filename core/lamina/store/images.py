@@ -392,6 +392,7 @@ class ImageStore:
                 with contextlib.suppress(NotFoundError, IntegrityError, ArchiveError):  # a damaged image can be removed too
                     chain = self.config(image).chain_ids
                 self._delete_rows(tx, image.id)
+                self.content.note_garbage()
         if deletes and collect:
             self.delete_unreferenced_blobs(wait=False)
         return Removal(untagged=tuple(name.familiar for name in going), deleted=(image.id,) if deletes else (), chain_ids=chain)
@@ -404,7 +405,9 @@ class ImageStore:
         freed_bytes = 0
         with self.content.exclusive(wait=wait) as held:
             if not held:
+                self.content.note_garbage()
                 return 0
+            self.content.forget_garbage()
             kept = self.kept_blobs()
             for digest in list(self.content.walk()):
                 if digest not in kept:

@@ -6,6 +6,7 @@ while its row is still there is lost.
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Iterable
 
 from lamina.errors import ArchiveError, IntegrityError, LaminaError, NotFoundError
@@ -14,6 +15,7 @@ from lamina.store.images import Image
 from lamina.usecases.check import Check
 
 _CHUNK_BYTES = 1 << 20
+_SECOND_LOOK_S = 1.0
 
 
 def check_images(run: Check) -> None:
@@ -42,15 +44,26 @@ def _check_blobs(run: Check) -> None:
         if not content.exists(digest) and digest in run.context.images.kept_blobs():
             run.bad_blobs.add(digest)
             _missing(run, digest)
-    with content.exclusive(wait=False) as held:  # nobody adds content: what has no row now will get none
-        orphans = sorted(set(content.walk()) - run.context.images.kept_blobs()) if held else []
-    for digest in orphans:
+    orphans = _orphans(run)
+    if orphans:
+        time.sleep(_SECOND_LOOK_S)  # a row goes before its blobs: they may be on their way
+        orphans &= _orphans(run)
+    for digest in sorted(orphans):
 
         def collect() -> str:
             run.context.images.delete_unreferenced_blobs()
             return "deleted"
 
         run.found("blob", digest, "no image and no build has it", repair=collect)
+
+
+def _orphans(run: Check) -> set[Digest]:
+    """List the blobs that have no row, and will get none since nobody adds content; not those which are about to be deleted."""
+    content = run.context.images.content
+    with content.exclusive(wait=False) as held:
+        if not held or (content.has_garbage and not run.repairs):
+            return set()
+        return set(content.walk()) - run.context.images.kept_blobs()
 
 
 def _is_damaged(run: Check, digest: Digest) -> bool:
