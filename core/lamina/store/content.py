@@ -160,7 +160,7 @@ class ContentStore:
 
     @property
     def has_garbage(self) -> bool:
-        """Whether there is content to delete: who let go of it is on the way to do so, or could not. The lock's file isn't empty."""
+        """Whether there is content to delete: who let go of it is on the way, or could not. Then the lock's file isn't empty."""
         try:
             return os.stat(self._lock_path).st_size > 0
         except FileNotFoundError:
