@@ -139,10 +139,11 @@ class LabelProgram(Step):
         if self.selinux:
             write_in_proc("self/attr/exec", self.selinux)
         if self.apparmor:
+            folder = "self/attr/apparmor" if os.path.isdir("/proc/self/attr/apparmor") else "self/attr"  # before Linux 5.8
             try:
-                write_in_proc("self/attr/apparmor/exec", f"exec {self.apparmor}")
-            except FileNotFoundError:  # before Linux 5.8, or another security module has the first place
-                write_in_proc("self/attr/exec", f"exec {self.apparmor}")
+                write_in_proc(f"{folder}/exec", f"exec {self.apparmor}")
+            except FileNotFoundError:
+                raise OSError(errno.ENOENT, "no such AppArmor profile is loaded", self.apparmor) from None
 
 
 class BecomeUser(Step):
