@@ -85,6 +85,7 @@ class TestALaterStep:
         with closing(sqlite3.connect(f"{path}.version-{len(MIGRATIONS)}")) as copy:
             assert "later" not in tables(copy)
             assert copy.execute("SELECT name FROM operations").fetchone()[0] == "kept"
+        assert Path(f"{path}.version-{len(MIGRATIONS)}").stat().st_mode & 0o777 == 0o600
 
     def test_works_though_a_killed_one_has_left_its_copy(self, database: Database, path: Path):
         Path(f"{path}.version-{len(MIGRATIONS)}").write_bytes(b"")

@@ -290,6 +290,8 @@ class Database:
             os.unlink(temporary)
         except FileNotFoundError:
             pass
+        # SQLite would make it as the umask says; the store may be in a directory that others can enter.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         connection.execute("VACUUM INTO ?", (temporary,))
         fsync_path(temporary)
         os.rename(temporary, self._copy_path(version))
