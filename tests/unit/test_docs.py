@@ -119,6 +119,23 @@ def test_every_module_says_what_it_is() -> None:
     assert [str(path.relative_to(TOP)) for path in SOURCES if not ast.get_docstring(ast.parse(text(path)))] == []
 
 
+def test_every_test_of_the_table_of_attacks_is_there() -> None:
+    """Each row has an attack, a defence, tests as `FILE` `NAME`, …, and a result."""
+    table = text(TOP / "docs/security.md").partition("## Attacks, defences, tests")[2]
+    rows = [row for row in re.findall(r"^\| (.*) \|$", table, re.MULTILINE) if not row.startswith(("*", "attack |"))]
+    assert len(rows) > 40
+    missing = []
+    for row in rows:
+        _attack, _defence, tests, result = row.split(" | ")
+        assert result in {"refused", "confined", "bounded"}, row
+        named = [(file, re.findall(r"`(\w+)`", names)) for file, names in re.findall(r"`([\w/]+\.py)` ([^;]+)", tests)]
+        assert named and all(names for _, names in named), row
+        for file, names in named:
+            there = set(re.findall(r"def test_(\w+)\(", text(TOP / file)))
+            missing += [f"{file} {name}" for name in names if name not in there]
+    assert missing == []
+
+
 def test_the_life_of_a_container_tells_every_step_in_its_order() -> None:
     told = re.findall(r"^\| `([A-Z]\w+)` \|", text(TOP / "docs/life-of-a-container.md"), re.MULTILINE)
     steps = plan(
