@@ -1,5 +1,6 @@
 """`lamina events`: what commands, other processes and the ends of containers that nobody waits for leave in the journal."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,7 +24,12 @@ def test_a_follower_hears_of_all_in_dockers_words(lamina: Lamina, tmp_path: Path
     def found() -> list[dict[str, Any]]:
         return [json.loads(line) for line in heard.read_text(encoding="utf-8").splitlines()]
 
-    with heard.open("w") as out, subprocess.Popen(lamina.command("events", "--format", "json"), stdout=out) as events:
+    with (
+        heard.open("w") as out,
+        subprocess.Popen(lamina.command("events", "--format", "json"), stdout=out) as events,
+        contextlib.ExitStack() as at_the_end,
+    ):
+        at_the_end.callback(events.kill)  # else a failure here would wait for it for ever
         begun = time.time_ns()
         with lamina.library() as engine:
             engine.volumes.create("first")  # until one is heard, the follower isn't there yet

@@ -39,7 +39,8 @@ class Remembered:
 
 
 _KEPT: list[sqlite3.Connection] = []
-"""Open until the process exits: the last connection to a database would delete its log, which a full disk has no room for."""
+"""Open until the process exits, which then has no more to do: the last connection to a database deletes its log at its close, which a
+full disk has no room for."""
 
 
 def key_of_request(words: Mapping[str, Any]) -> str:
@@ -64,11 +65,15 @@ def recall(root_dir: str, key: str, names: Sequence[str]) -> Remembered | None:
         connection = sqlite3.connect(path, timeout=5, isolation_level=None)
     except sqlite3.Error:
         return None
-    _KEPT.append(connection)
     try:
-        return _recall(connection, root_dir, key, names)
+        found = _recall(connection, root_dir, key, names)
     except (sqlite3.Error, OSError, ValueError, KeyError):
-        return None  # an older database, a damaged row: the long way knows what to say
+        found = None  # an older database, a damaged row: the long way knows what to say
+    if found is None:
+        connection.close()
+    else:
+        _KEPT.append(connection)
+    return found
 
 
 def _recall(connection: sqlite3.Connection, root_dir: str, key: str, names: Sequence[str]) -> Remembered | None:
