@@ -18,6 +18,10 @@ def driver(request: pytest.FixtureRequest) -> str:
     return driver_of(request)
 
 
+HEEDING_INTERRUPTS = ("env", "--default-signal=INT")
+"""A shell's background has SIGINT ignored, and so would have all that tests start there."""
+
+
 def test_a_follower_hears_of_all_in_dockers_words(lamina: Lamina, tmp_path: Path):
     heard = tmp_path / "heard"
 
@@ -26,7 +30,7 @@ def test_a_follower_hears_of_all_in_dockers_words(lamina: Lamina, tmp_path: Path
 
     with (
         heard.open("w") as out,
-        subprocess.Popen(lamina.command("events", "--format", "json"), stdout=out) as events,
+        subprocess.Popen([*HEEDING_INTERRUPTS, *lamina.command("events", "--format", "json")], stdout=out) as events,
         contextlib.ExitStack() as at_the_end,
     ):
         at_the_end.callback(events.kill)  # else a failure here would wait for it for ever

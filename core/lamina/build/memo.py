@@ -39,8 +39,8 @@ class Remembered:
 
 
 _KEPT: list[sqlite3.Connection] = []
-"""Open until the process exits, which then has no more to do: the last connection to a database deletes its log at its close, which a
-full disk has no room for."""
+"""Open until the process exits, which has nothing more to do: the last connection to a database deletes its log at its close, which
+a full disk has no room for."""
 
 
 def key_of_request(words: Mapping[str, Any]) -> str:
