@@ -15,7 +15,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 VM_TESTS ?= -m vm $(shell grep -rlw mark.vm tests/system)
 
 .PHONY: test demo lint crash soak vm-test bench check-lint set-up-test set-up-demo set-up-vm clean

@@ -7,7 +7,6 @@
 import contextlib
 import ctypes
 import errno
-import gc
 import io
 import json
 import os
@@ -16,13 +15,12 @@ import socket
 import struct
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 from cases import FOREVER, Lamina, driver_of, wait_until
 from netspaces import ip, run
 
-from lamina.cli.main import main
+from lamina.cli.main import OPEN_ENGINES, main
 from lamina.errors import LaminaError
 from lamina.linux import netlink
 
@@ -44,14 +42,15 @@ class Here(Lamina):
         command = self.command(*words, driver=driver)
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             code = main(command[1:])
+        while OPEN_ENGINES:  # a command's engine isn't closed, for its process ends
+            OPEN_ENGINES.pop().close()
         return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
-def host(own_network: None, lamina: Lamina) -> Iterator[Lamina]:
+def host(own_network: None, lamina: Lamina) -> Lamina:
     """The command line, with a network namespace of the test's own as "the host's"."""
-    yield Here(lamina.root, lamina.driver)
-    gc.collect()  # a command's engine isn't closed, for its process ends
+    return Here(lamina.root, lamina.driver)
 
 
 def rows(lamina: Lamina, *words: str) -> list[str]:

@@ -568,6 +568,7 @@ def test_no_connection_is_left_to_the_garbage_collector(registry: Registry, plac
         try:
             engine.images.pull(name)
             engine.images.push(name)
+            engine.context.journal.close()
             assert {number: what for number, what in leaks.descriptors().items() if number not in before} == {}
         finally:
             gc.enable()

@@ -184,7 +184,7 @@ class LazyGroup(click.Group):
                     formatter.write_dl(listed)
 
 
-_KEPT: "list[Engine]" = []
+OPEN_ENGINES: "list[Engine]" = []
 """Engines that stay open until the process exits, after an error too: the last connection to a database would delete its log,
 which on a full disk can't be made again."""
 
@@ -209,7 +209,7 @@ class Settings:
         engine = Engine(
             root_dir=self.root_dir, run_dir=self.run_dir, storage_driver=storage_driver or self.storage_driver, warn=print_warning
         )
-        _KEPT.append(engine)
+        OPEN_ENGINES.append(engine)
         yield engine
 
 
@@ -289,7 +289,7 @@ def as_lamina_error(error: Exception) -> "LaminaError | None":
         names = " -> ".join(f"'{name}'" for name in (error.filename, error.filename2) if name)
         hint = "free some space, or choose another place with --root" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
         return LaminaError(f"{(error.strerror or '').lower()}{': ' + names if names else ''}", hint=hint)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
         return LaminaError("out of memory", hint="raise the limit of this process, or end others")
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return LaminaError("no thread can be started", hint="raise the limit of processes (ulimit -u, pids.max), or end some")
