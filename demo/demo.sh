@@ -37,8 +37,8 @@ for driver in overlay aufs vfs; do
     before=$(contents "$LAMINA_ROOT/$below")
     try "lamina inspect --format '{{ .State.Pid }}' on-$driver"; pid=$out
     try "for kind in mnt uts ipc pid net cgroup user; do readlink /proc/$pid/ns/\$kind; done"
-    for kind in mnt uts ipc pid net; do lacks "$(readlink /proc/self/ns/$kind)"; done
-    for kind in cgroup user; do sees "$(readlink /proc/self/ns/$kind)"; done
+    for kind in mnt uts ipc pid net cgroup; do lacks "$(readlink /proc/self/ns/$kind)"; done
+    sees "$(readlink /proc/self/ns/user)"
     try "lamina exec on-$driver sh -c 'for kind in mnt uts ipc pid net cgroup user; do readlink /proc/self/ns/\$kind; done'"
     for kind in mnt uts ipc pid net cgroup user; do sees "$(readlink /proc/$pid/ns/$kind)"; done
     try "lamina exec on-$driver ps"; sees "sleep 1000"
