@@ -20,7 +20,7 @@ from cases import DRIVERS, Lamina
 from outside import TOP, Environment
 
 from lamina.engine import Engine
-from lamina.linux import mount, namespace, process
+from lamina.linux import mount, namespace, netns, process
 from lamina.store.image_archive import load
 
 collect_ignore = [] if os.environ.get("LAMINA_PEERS") == "1" and "DOCKER_HOST" in os.environ else ["test_peer_builds.py"]
@@ -133,13 +133,17 @@ def own_mounts() -> Iterator[None]:
 
 @pytest.fixture
 def own_network() -> Iterator[None]:
-    """A network namespace for this test alone, which is "the host's" to its containers: ports never clash."""
+    """A network namespace for this test alone, which is "the host's" to its containers: ports never clash.
+
+    It forwards IPv4, whatever the machine does, whose value a new namespace would take: no test depends on it unasked.
+    """
     with contextlib.ExitStack() as stack:
         outer = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, outer)
         namespace.unshare(namespace.CLONE_NEWNET)
         stack.callback(namespace.setns, outer, namespace.CLONE_NEWNET)
         namespace.loopback_up()
+        netns.set_sysctls([("net/ipv4/ip_forward", "1")])
         yield
 
 
