@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lamina.api.types import Change
 from lamina.errors import LaminaError
 from lamina.model.container import Container
 from lamina.model.reference import Reference
 from lamina.store.images import Image
 
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
+    from lamina.api.types import Change
     from lamina.archive.compression import Readable, Writable
     from lamina.engine import Engine
     from lamina.usecases.copy import Copying
@@ -212,7 +212,7 @@ class ContainerHandle:
             **({} if detach_keys is None else {"detach_keys": detach_keys}),
         )
 
-    def diff(self) -> list[Change]:
+    def diff(self) -> "list[Change]":
         """List what it has added, changed and deleted."""
         return self._engine.content.changes(self.record)
 

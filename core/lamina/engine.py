@@ -24,15 +24,14 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lamina.container import ContainerHandle
-from lamina.containers import ContainersAPI
 from lamina.errors import LaminaError
-from lamina.images import ImagesAPI
 from lamina.usecases.context import Context
 from lamina.usecases.recovery import Recovery
 from lamina.usecases.settings import read_settings
 
 if TYPE_CHECKING:  # each is imported by the first who asks for it: a listing starts no container
+    from lamina.containers import ContainersAPI
+    from lamina.images import ImagesAPI
     from lamina.usecases.adopt import Adopted, Wishes
     from lamina.usecases.content import Content
     from lamina.usecases.control import Control
@@ -70,9 +69,21 @@ class Engine:
             log_driver=settings.log_driver,
             log_options=settings.log_options,
         )
-        self.containers = ContainersAPI(self)
-        self.images = ImagesAPI(self)
         Recovery(self.context, self).recover()
+
+    @cached_property
+    def containers(self) -> "ContainersAPI":
+        """The containers."""
+        from lamina.containers import ContainersAPI
+
+        return ContainersAPI(self)
+
+    @cached_property
+    def images(self) -> "ImagesAPI":
+        """The images."""
+        from lamina.images import ImagesAPI
+
+        return ImagesAPI(self)
 
     @cached_property
     def volumes(self) -> "Volumes":
@@ -162,6 +173,3 @@ class Engine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-__all__ = ["ContainerHandle", "ContainersAPI", "Engine", "ImagesAPI"]

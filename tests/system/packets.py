@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from lamina.engine import ContainerHandle
+from lamina.container import ContainerHandle
 from lamina.linux.netns import within
 
 PATIENCE_S = 5.0

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from cases import FOREVER, Lamina, wait_until
 
-from lamina.engine import ContainerHandle, Engine
+from lamina.container import ContainerHandle
+from lamina.engine import Engine
 from lamina.errors import ArchiveError, ConflictError, LaminaError, NotFoundError
 from lamina.linux import mount, namespace
 

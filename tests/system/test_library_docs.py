@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lamina.engine import ContainerHandle, ContainersAPI, Engine, ImagesAPI
+from lamina.container import ContainerHandle
+from lamina.containers import ContainersAPI
+from lamina.engine import Engine
+from lamina.images import ImagesAPI
 from lamina.usecases.networks import Networks
 from lamina.usecases.system import System
 from lamina.usecases.volumes import Volumes

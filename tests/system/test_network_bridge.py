@@ -17,7 +17,8 @@ import pytest
 from netspaces import Netspace
 from packets import Client, Server, addresses, exchange, net, say
 
-from lamina.engine import ContainerHandle, Engine
+from lamina.container import ContainerHandle
+from lamina.engine import Engine
 from lamina.errors import ConflictError, LaminaError, NotFoundError, StateError, UsageError
 from lamina.linux import link, netlink, netns, route
 from lamina.model.network import EndpointRequest, Subnet, parse_port

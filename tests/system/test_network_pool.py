@@ -13,7 +13,8 @@ import netspaces
 import pytest
 from packets import addresses
 
-from lamina.engine import ContainerHandle, Engine
+from lamina.container import ContainerHandle
+from lamina.engine import Engine
 from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, UsageError
 from lamina.linux import link, netlink, route
 from lamina.model.network import EndpointRequest, Subnet

@@ -7,7 +7,6 @@ field names of `--format`. It doesn't print.
     for text in render_rows(rows, columns=columns, template=None): print(text)
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -146,6 +145,8 @@ def display_width(text: str) -> int:
     """Count the terminal cells that a text takes: wide East Asian characters take two, combining ones none."""
     if text.isascii():
         return len(text)
+    import unicodedata
+
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -175,6 +176,8 @@ _DECEIVING = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u
 
 
 def _is_unsafe(character: str) -> bool:
+    import unicodedata
+
     return character in _DECEIVING or unicodedata.category(character) in {"Cc", "Cs"}
 
 

@@ -13,7 +13,8 @@ from lamina.compare.catalogue import Probe
 from lamina.compare.inside import run_inside
 from lamina.compare.report import Answer
 from lamina.compare.samples import LAB, PROBED, copy_dir
-from lamina.engine import ContainerHandle, Engine
+from lamina.container import ContainerHandle
+from lamina.engine import Engine
 from lamina.errors import LaminaError, StateError
 
 FOREVER = ("sleep", "1800")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lamina.model.supervision import Supervision
 
 NAME_PATTERN = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
+SHM_BYTES = 64 << 20
+"""The size of /dev/shm for which none is asked."""
 
 
 def check_name(name: str, kind: str = "container") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamina.api.types import Attachment, NetworkNamespace
 from lamina.dataclasses import dataclass
 from lamina.linux import mount as lm
-from lamina.model.container import ContainerConfig, merge_env
+from lamina.model.container import SHM_BYTES, ContainerConfig, merge_env
 from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import mount_steps as ms
 from lamina.runtime import process_steps as ps
@@ -25,8 +25,6 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 EVERY_GROUP, EVERY_OWN_GROUP = "0 2147483647", "0 65535"
 """A range with each group that there is: on the host, and in a user namespace of one's own."""
-
-SHM_BYTES = 64 << 20
 
 _SAFE = lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC
 

@@ -331,17 +331,6 @@ class LayerStore:
         """The image has come, or what was unpacked for it is gone."""
         tx.execute("DELETE FROM intended_layers WHERE operation = ?", (operation_id,))
 
-    def half_discarded(self) -> list[tuple[str, str]]:
-        """List what is being discarded, or was when its process was killed: driver and key.
-
-        A container's own layer is its removal's affair; the one that it had before it moved to another driver is not.
-        """
-        rows = self.database.connection.execute(
-            "SELECT driver, key FROM layers WHERE state = 'discarding' AND NOT EXISTS"
-            " (SELECT 1 FROM containers WHERE containers.id = layers.key AND containers.driver = layers.driver)"
-        )
-        return [(row["driver"], row["key"]) for row in rows.fetchall()]
-
     def finish_discard(self, name: str, key: str) -> None:
         """Go on with a discard that was killed; nothing to do if it has been finished, and the layer perhaps made anew."""
         driver = self.driver(name)

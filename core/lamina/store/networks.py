@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from lamina.errors import ConflictError, NotFoundError, UsageError
+from lamina.model.digest import Digest
 from lamina.model.network import Endpoint, Network, PortMapping, Subnet
 from lamina.store.database import Database
 from lamina.store.operations import Operation
@@ -218,9 +219,7 @@ class NetworkRecords:
 
 def own_id(name: str, root_dir: str) -> str:
     """The id of a driver's own network: of Docker's shape, and the same for ever in one root directory."""
-    from hashlib import sha256  # 1 ms, for the first use of such a network and for listings
-
-    return sha256(f"network {name} {root_dir}".encode()).hexdigest()
+    return Digest.of(f"network {name} {root_dir}".encode()).hex
 
 
 def _clash(one: str, other: str) -> bool:

@@ -7,7 +7,6 @@ from lamina.errors import NotUsableError
 from lamina.linux import process
 from lamina.model.confinement import Confinement
 from lamina.runtime.confinement import MASKED_PATHS, READ_ONLY_PATHS, confine
-from lamina.seccomp.syscalls import NATIVE
 
 
 def has_apparmor() -> bool:
@@ -67,6 +66,8 @@ def _named(capabilities: tuple[str, ...]) -> list[str] | None:
 
 def security_options() -> list[str]:
     """What `info` says: the security modules and filters that containers here can be confined by, in Docker's words."""
+    from lamina.seccomp.syscalls import NATIVE  # with its table: `inspect` needs none
+
     found = ["name=apparmor"] if has_apparmor() else []
     found += ["name=seccomp,profile=builtin"] if os.uname().machine in NATIVE else []
     return found + (["name=selinux"] if has_selinux() else [])

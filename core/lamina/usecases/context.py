@@ -3,10 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from lamina.api.drivers import NetworkDriver, VolumeDriver
-from lamina.api.host import PluginHost
-from lamina.api.types import ContainerEvent
 from lamina.dataclasses import dataclass, field, fields
 from lamina.errors import LaminaError
 from lamina.linux.fs import syncfs
@@ -16,8 +14,12 @@ from lamina.store.content import ContentStore
 from lamina.store.database import Database
 from lamina.store.events import EventJournal
 from lamina.store.images import ImageStore
-from lamina.store.layers import LayerStore
 from lamina.usecases.settings import choose_driver
+
+if TYPE_CHECKING:  # a listing needs no plugin and no layer
+    from lamina.api.drivers import NetworkDriver, VolumeDriver
+    from lamina.api.host import PluginHost
+    from lamina.store.layers import LayerStore
 
 DIRECTORY_MODE = 0o710
 DEFAULT_VOLUME_DRIVER = next(str(each.default) for each in fields(MountRequest) if each.name == "volume_driver")
@@ -36,9 +38,7 @@ class Context:
     """The driver asked for by flag, environment or file; "" for the store's own default."""
     warn: Callable[[str], None]
     database: Database
-    host: PluginHost
     images: ImageStore
-    layers: LayerStore
     records: ContainerRecords
     pull_policy: str = "missing"
     """When `run` and `create` pull an image: `missing`, `always` or `never`."""
@@ -50,6 +50,8 @@ class Context:
     journal: EventJournal
     children: set[int] = field(default_factory=set)
     """Monitors that this process has forked and must reap."""
+    _host: "PluginHost | None" = None
+    _layers: "LayerStore | None" = None
 
     @classmethod
     def open(
@@ -84,16 +86,13 @@ class Context:
                 hint="choose another place with --root or LAMINA_ROOT",
             ) from error
         database = Database(os.path.join(root_dir, "lamina.db"))
-        host = PluginHost(cache_path=os.path.join(root_dir, "plugins.json"), warn=warn, load_fallbacks=_load_fallbacks)
         return cls(
             root_dir=root_dir,
             run_dir=run_dir,
             chosen_driver=chosen_driver,
             warn=warn,
             database=database,
-            host=host,
             images=ImageStore(ContentStore(root_dir), database),
-            layers=LayerStore.open(root_dir=root_dir, run_dir=run_dir, database=database, host=host),
             records=ContainerRecords(database=database),
             pull_policy=pull_policy,
             default_network=default_network,
@@ -101,6 +100,25 @@ class Context:
             log_driver=log_driver,
             log_options=log_options or {},
         )
+
+    @property
+    def host(self) -> "PluginHost":
+        """All plugins."""
+        if self._host is None:
+            from lamina.api.host import PluginHost
+
+            cache_path = os.path.join(self.root_dir, "plugins.json")
+            self._host = PluginHost(cache_path=cache_path, warn=self.warn, load_fallbacks=_load_fallbacks)
+        return self._host
+
+    @property
+    def layers(self) -> "LayerStore":
+        """The layers of every storage driver."""
+        if self._layers is None:
+            from lamina.store.layers import LayerStore
+
+            self._layers = LayerStore.open(root_dir=self.root_dir, run_dir=self.run_dir, database=self.database, host=self.host)
+        return self._layers
 
     @property
     def default_driver(self) -> str:
@@ -142,19 +160,23 @@ class Context:
         """What a build needs while it runs; recovery removes that of one that was killed."""
         return os.path.join(self.root_dir, "tmp", f"build-{operation_id}")
 
-    def network(self, name: str) -> NetworkDriver:
+    def network(self, name: str) -> "NetworkDriver":
         """Give the network driver of that name."""
+        from lamina.api.drivers import NetworkDriver
+
         return NetworkDriver(host=self.host, asked_name=name)
 
-    def plain_network(self, name: str) -> NetworkDriver | None:
+    def plain_network(self, name: str) -> "NetworkDriver | None":
         """Give the driver whose own network has that name, if it is one that makes no networks (`none`, `host`)."""
         if name not in self.host.names("network"):
             return None
         driver = self.network(name)
         return None if driver.makes_networks else driver
 
-    def volume_driver(self, name: str) -> VolumeDriver:
+    def volume_driver(self, name: str) -> "VolumeDriver":
         """Give the volume driver of that name, with its folder."""
+        from lamina.api.drivers import VolumeDriver
+
         driver = VolumeDriver(host=self.host, asked_name=name, home="")
         folder = "volumes" if driver.name == DEFAULT_VOLUME_DRIVER else f"volumes-{driver.name}"
         driver.home = os.path.join(self.root_dir, folder)
@@ -183,6 +205,8 @@ class Context:
             self.container_event(_JOURNALED[action], container, time_ns=container.started_ns if action == "started" else 0)
         if not self.host.names("watch"):
             return
+        from lamina.api.types import ContainerEvent
+
         event = ContainerEvent(
             action=action, container_id=container.id, name=container.name, time_ns=time.time_ns(), attributes=attributes
         )

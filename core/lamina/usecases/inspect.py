@@ -4,12 +4,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lamina.model.container import Container, MountRequest, Status
+from lamina.model.container import SHM_BYTES, Container, MountRequest, Status
 from lamina.model.image_config import format_time
 from lamina.model.limits import Limits
 from lamina.model.reference import Reference
 from lamina.runtime.cgroups import counts_swap, oom_kills, own_cgroup
-from lamina.runtime.plan import SHM_BYTES
 from lamina.store.images import Image
 from lamina.usecases.context import Context
 from lamina.usecases.volumes import Volume, Volumes

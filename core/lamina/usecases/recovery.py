@@ -11,7 +11,6 @@ from lamina.errors import LaminaError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status
-from lamina.runtime.cgroups import cgroup_of
 from lamina.store.operations import dead_operations, locked
 from lamina.usecases.context import Context
 
@@ -60,11 +59,22 @@ class Recovery:
                 self.context.layers.sweep_all()
         for container in self.context.records.active():
             self._settle_if_ended(container)
-        for driver, key in self.context.layers.half_discarded():
+        for driver, key in self._half_discarded():
             try:
                 self.context.layers.finish_discard(driver, key)
             except (OSError, LaminaError) as error:
                 self.context.warn(f"layer '{key[:12]}' of storage driver '{driver}' could not be discarded: {error}")
+
+    def _half_discarded(self) -> list[tuple[str, str]]:
+        """List the layers that are being discarded, or were when a process was killed: driver and key.
+
+        A container's own layer is its removal's affair; the one that it had before it moved to another driver is not.
+        """
+        rows = self.context.database.connection.execute(
+            "SELECT driver, key FROM layers WHERE state = 'discarding' AND NOT EXISTS"
+            " (SELECT 1 FROM containers WHERE containers.id = layers.key AND containers.driver = layers.driver)"
+        )
+        return [(row["driver"], row["key"]) for row in rows.fetchall()]
 
     def _settle_if_ended(self, container: Container) -> None:
         try:
@@ -150,6 +160,8 @@ class Recovery:
             (driver, key, operation_id),
         ).fetchone()
         if writable is not None:
+            from lamina.runtime.cgroups import cgroup_of
+
             cgroup_of(key, None).remove()
             layers.unmount_if_mounted(layers.driver(driver), key, layers.parents(driver, key))
         layers.undo_preparation(driver, key, operation_id)

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 
-from lamina.api.copytree import copy_tree
 from lamina.api.drivers import VolumeDriver
 from lamina.api.types import VolumeSpec
 from lamina.dataclasses import dataclass, field
@@ -259,6 +258,8 @@ class Volumes:
                     try:
                         beside = f"{place}.filling"  # renamed over the empty directory when it is whole
                         remove_tree(beside)
+                        from lamina.api.copytree import copy_tree
+
                         copy_tree(f"/proc/self/fd/{source_fd}", beside)
                         os.rename(beside, place)
                     finally:

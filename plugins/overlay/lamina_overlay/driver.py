@@ -21,9 +21,7 @@ engine gives it, so a lost symlink or an empty file after a power cut harms noth
 """
 
 import errno
-import hashlib
 import os
-from base64 import b32encode
 from collections.abc import Mapping, Sequence
 
 from lamina.api import quota
@@ -32,6 +30,7 @@ from lamina.api.hookspecs import hookimpl
 from lamina.api.types import API_VERSION, Probe, View
 from lamina.errors import UsageError
 from lamina.linux.fs import remove_tree, removed_on_error
+from lamina.model.digest import Digest
 from lamina.model.mount import Mount, MountFlag
 
 OWN_NAMES = frozenset({"l", "quota", "trash"})
@@ -53,6 +52,9 @@ REASONS = {
     "metacopy=off": "a chmod copies the file's bytes too, so that the layer's directory alone says what the layer is",
 }
 """What `explain` says of each option."""
+
+
+_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 class OverlayDriver:
@@ -181,7 +183,8 @@ def short_name(key: str) -> str:
 
     Docker draws them by lot and must read `link` of each layer below to write `lower`.
     """
-    return b32encode(hashlib.sha256(key.encode()).digest())[:26].decode()
+    number = int(Digest.of(key.encode()).hex, 16)
+    return "".join(_BASE32[number >> shift & 31] for shift in range(256 - 5, 256 - 27 * 5, -5))
 
 
 def _write(path: str, text: str) -> None:

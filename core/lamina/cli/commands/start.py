@@ -9,7 +9,7 @@ from lamina.cli.main import Settings
 from lamina.cli.options import Command, detach_keys_option, signal_proxy_option
 from lamina.cli.several import try_each
 from lamina.cli.streams import check_terminal, joined, terminal_size
-from lamina.engine import ContainerHandle
+from lamina.container import ContainerHandle
 from lamina.errors import LaminaError, UsageError
 from lamina.model.container import Status
 

@@ -8,7 +8,7 @@ from lamina.cli.completion import complete_running
 from lamina.cli.main import Settings
 from lamina.cli.options import Command
 from lamina.cli.several import try_each
-from lamina.engine import ContainerHandle
+from lamina.container import ContainerHandle
 
 
 @click.command(cls=Command)
