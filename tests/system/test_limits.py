@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cases import FOREVER, Lamina, driver_of, is_gone, wait_until
+from terminals import CTRL_C, Terminal
 
 from lamina.linux import mount
 from lamina.linux.cgroup import hierarchies
@@ -208,11 +209,19 @@ def test_stats_count_processor_memory_and_processes(lamina: Lamina):
     assert limit == "64MiB"
     assert 6 < float(used.removesuffix("MiB")) < 64
     assert row["NetIO"] == "0B / 0B"
-    table = lamina("stats", "--no-stream", "--all").splitlines()
-    assert re.split(r"\s{2,}", table[0].strip()) == [
-        "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS",
-    ]  # fmt: skip
-    assert {re.split(r"\s{2,}", text.strip())[1] for text in table[1:]} == {"busy", "still"}
+    with Terminal(lamina.command("stats", "--all"), columns=160) as terminal:
+        mode = terminal.mode()
+        for _ in range(2):  # the screen is drawn anew, from its first place on, until somebody has seen enough
+            screen = terminal.expect(r"\x1b\[H\x1b\[J((?:[^\x1b\n]+\r\n){3})", timeout_s=30)[1]
+            header, *rows = [re.split(r"\s{2,}", text.strip()) for text in screen.splitlines()]
+            assert header == ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]
+            shown = {name: words for _, name, *words in rows}
+            assert shown["still"] == ["0.00%", "0B / 0B", "0.00%", "0B / 0B", "0B / 0B", "0"]
+            percent, used, of_limit = (float(shown["busy"][each].partition("MiB")[0].rstrip("%")) for each in range(3))
+            assert 1 < percent < 150, "one processor, counted a little early or late"
+            assert of_limit == pytest.approx(used * 100 / 64, abs=0.1)
+        terminal.type(CTRL_C)
+        assert (terminal.wait(), terminal.mode()) == (130, mode)
     assert lamina("stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "still") == "still 0"
     assert "no such container" in lamina.error("stats", "--no-stream", "nobody", code=1)
 
