@@ -1,6 +1,7 @@
 """Every container has a cgroup of its own, from before its first process until after its last; and its devices are Docker's."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from cases import FOREVER, Lamina, driver_of, is_gone, wait_until
 from leaks import cgroups
+from straces import strace
 
 from lamina.linux import mount
 from lamina.linux.cgroup import Cgroup, hierarchies
@@ -172,6 +174,20 @@ def test_a_hybrid_machine_freezes_kills_and_keeps_from_devices_by_whichever_vers
     lamina("rm", "-f", container)
     assert all(is_gone(pid) for pid in pids)
     assert not [path for path in cgroups() if path.endswith(container)]
+
+
+def test_processes_are_born_in_a_cgroup_of_version_2_as_entering_it_takes_its_time(lamina: Lamina, tmp_path: Path):
+    """Who writes to its cgroup.procs waits for a grace period of RCU."""
+    if MACHINE.unified != "/sys/fs/cgroup":
+        mount.unmount(MACHINE.controllers["devices"])  # in this test's own mount namespace: then version 2 has a part in it
+    container = lamina.background("base", *FOREVER)
+    for words in (("run", "--rm", "base"), ("exec", container)):
+        done = strace([*lamina.command(*words), "cat", "/proc/self/cgroup"], tmp_path / "strace")
+        (own,) = (line for line in done.stdout.splitlines() if line.startswith("0::"))
+        assert own == "0::/", "the top of the cgroup namespace"
+        told = (tmp_path / "strace").read_text(encoding="utf-8", errors="replace")
+        assert len(re.findall(r"clone3\(\{flags=CLONE_INTO_CGROUP", told)) == 1
+        assert not re.findall(r'cgroup\.procs", O_(?:WRONLY|RDWR)', told)
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])

@@ -5,7 +5,8 @@ version 1, and beside them a version 2 hierarchy with the others, or with none.
 
 A process enters a version 1 cgroup by `tasks`, which for itself alone is quick. By `cgroup.procs`, version 2's only way, the kernel
 waits for a grace period of RCU, often 20 ms, because other threads might be there (cgroup_procs_write_start in its source).
-So version 2 is left aside where version 1 has all that is needed. Sources: cgroups(7), the kernel's cgroup-v2.rst, cgroup-v1/*.rst.
+So processes are born in a cgroup of version 2 (`process.fork_into`), which is left aside where version 1 has all that is needed.
+Sources: cgroups(7), the kernel's cgroup-v2.rst, cgroup-v1/*.rst.
 """
 
 import errno

@@ -57,6 +57,7 @@ SYS_FSOPEN = 430
 SYS_FSCONFIG = 431
 SYS_FSMOUNT = 432
 SYS_PIDFD_OPEN = 434
+SYS_CLONE3 = 435
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 SYS_SECCOMP = {"x86_64": 317}.get(os.uname().machine, 277)  # the others by asm-generic/unistd.h

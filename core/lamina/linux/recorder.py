@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lamina.linux import libc as c_library
+from lamina.linux import process
 
 FIELDS = "\x1f"
 """Parts the fields of a note; a note ends with a newline. Neither is ever in a field."""
@@ -105,7 +106,8 @@ class Recorder:
         self._replace(os, "open", self._opening(os.open))
         for module in (builtins, io):
             self._replace(module, "open", self._opening_file(module.open))
-        self._replace(os, "fork", self._forking(os.fork))
+        self._replace(os, "fork", self._forking(os.fork, "clone"))
+        self._replace(process, "fork_into", self._forking(process.fork_into, "clone3"))
         for name in ("execv", "execve"):
             self._replace(os, name, self._executing(getattr(os, name)))
         for name in ("posix_spawn", "posix_spawnp"):  # subprocess's way since Python 3.13
@@ -231,16 +233,20 @@ class Recorder:
 
         return recorded
 
-    def _forking(self, original: Any) -> Any:
-        def recorded() -> int:
+    def _forking(self, original: Any, call: str) -> Any:
+        def recorded(*arguments: Any) -> int:
             child = f"{self.process}.{self._forks}"
             began = time.monotonic_ns()
-            pid: int = original()
+            try:
+                pid: int = original(*arguments)
+            except OSError as error:
+                self._call(began, call, _failure(error), child)
+                raise
             if pid == 0:
                 self.process, self._forks, self._open = child, 0, []
                 return 0
             self._forks += 1
-            self._call(began, "clone", pid, child)
+            self._call(began, call, pid, child)
             return pid
 
         return recorded

@@ -25,6 +25,7 @@ def run(
     go_fd: int,
     console_fd: int,
     terminal_size: tuple[int, int],
+    is_born_inside: bool = False,
 ) -> None:
     """Carry the steps out and execute the command; never returns.
 
@@ -45,6 +46,7 @@ def run(
         place.console_socket_fd = console_fd
         place.report_fd = report_fd
         place.terminal_size = terminal_size
+        place.is_born_inside = is_born_inside
         waited = False
         for step in steps:
             if not waited and isinstance(step, (LimitPrivileges, Execute)):  # from there on as few system calls as can be

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from lamina.linux import libc, namespace, process
 from lamina.runtime import frames, init
+from lamina.runtime.cgroup_steps import EnterCgroup
 from lamina.runtime.logs import LogWriter
 from lamina.runtime.steps import END_OF_REPORT, Step
 from lamina.runtime.watch import Client, Watch, WatchPlan, leave_word, see_to_the_end, unlisten
@@ -95,7 +96,7 @@ class _Start:
         process.prctl(
             process.PR_SET_DUMPABLE, 0
         )  # for the child: its /proc/PID/exe is our interpreter until execve (CVE-2019-5736)
-        self.pid = os.fork()
+        self.pid, is_born_inside = _fork(plan.steps[0])
         if self.pid == 0:
             stdio = (
                 stdin_pair[0] if stdin_pair else 0,
@@ -111,6 +112,7 @@ class _Start:
                 go_fd=go_read,
                 console_fd=console[1].fileno() if console else -1,
                 terminal_size=plan.terminal_size,
+                is_born_inside=is_born_inside,
             )
         namespace.setns(own_pid_namespace, namespace.CLONE_NEWPID)  # for children to come; the container's is not ours to fill
         for fd in (own_pid_namespace, report_write, go_read, *(pair[1] for pair in (stdout_pair, stderr_pair) if pair)):
@@ -232,3 +234,17 @@ class _Start:
         finally:
             connection.setblocking(False)
         return False
+
+
+def _fork(first: Step) -> tuple[int, bool]:
+    """Fork; gives the pid, and whether the child is born in its cgroup of version 2, which it else enters in its first step."""
+    entrance = first.slow_entrance if isinstance(first, EnterCgroup) else ""
+    if entrance:
+        cgroup_fd = os.open(os.path.dirname(entrance), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return process.fork_into(cgroup_fd), True
+        except OSError:
+            pass  # a sandbox that hides clone3, or a cgroup that has as many processes as it may: entering is allowed then
+        finally:
+            os.close(cgroup_fd)
+    return os.fork(), False

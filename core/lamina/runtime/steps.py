@@ -38,6 +38,8 @@ class Place:
     """What the steps pass on to each other: the root's descriptor and what was made in it."""
 
     def __init__(self) -> None:
+        self.is_born_inside = False
+        """Whether the process was in its cgroup of version 2 from the first."""
         self.root_fd = -1
         self.dev_fd = -1
         self.console_socket_fd = -1
