@@ -125,7 +125,7 @@ class Engine:
         """What reads their layers."""
         from lamina.usecases.content import Content
 
-        return Content(self.context, self.control)
+        return Content(self.context, lambda: self.control)
 
     @cached_property
     def system(self) -> "System":

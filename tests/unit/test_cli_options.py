@@ -1,13 +1,15 @@
 """How the options of `run`, `create` and others are read."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from lamina.cli.container_options import IdFile, check_working_dir, container_options, read_config, read_env
+from lamina.cli.container_options import IdFile, container_options, read_config
 from lamina.cli.options import Command
+from lamina.cli.process_options import check_working_dir, read_env
 from lamina.cli.streams import NotATerminalError, Streams, check_terminal, joined
 from lamina.errors import ConflictError, LaminaError, UsageError
 from lamina.model.container import ContainerConfig
@@ -69,6 +71,29 @@ def test_an_options_value_is_not_taken_for_the_first_argument_or_a_switch():
     found = parsed("--name", "prog", "--rm=true", "-tn", "--rm=false", "--proxy=false", "x", interspersed=False)
     assert (found["name"], found["rm"], found["tty"], found["proxy"]) == ("--rm=false", True, True, False)
     assert found["words"] == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "tty", "rest"),
+    [
+        (["-tnx"], "x", True, ()), (["-tn", "x", "y"], "x", True, ("y",)), (["-n=x"], "=x", False, ()),
+        (["-n", "-t"], "-t", False, ()), (["-n--rm"], "--rm", False, ()), (["-tt", "-"], "", True, ("-",)),
+    ],
+)  # fmt: skip
+def test_short_names_are_read_as_click_reads_them(words: list[str], name: str, tty: bool, rest: tuple[str, ...]):
+    found = parsed(*words)
+    assert (found["name"], found["tty"], found["words"], found["rm"]) == (name, tty, rest, False)
+
+
+@pytest.mark.parametrize("word", ["-x", "-tx", "-xt"])
+def test_a_short_name_that_is_not_known_is_told_as_it_was_typed(word: str):
+    with pytest.raises(click.NoSuchOption, match="'-x'"):
+        parsed(word)
+
+
+def test_short_names_cost_no_search_for_likely_long_ones(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "difflib", None)  # an import of it would fail
+    assert parsed("-tn", "x", "-t")["name"] == "x"
 
 
 def test_variables_come_from_files_then_from_options_and_a_bare_name_takes_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from enum import Enum, StrEnum
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from lamina.dataclasses import dataclass, field
 from lamina.model.mount import Mount
@@ -125,9 +125,11 @@ class ChangeKind(Enum):
     DELETE = "D"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One path that a layer adds, changes or deletes. `path` is relative, without a leading slash; "" is the root itself."""
+class Change(NamedTuple):
+    """One path that a layer adds, changes or deletes. `path` is relative, without a leading slash; "" is the root itself.
+
+    A named tuple, as there may be thousands; write its fields by keyword.
+    """
 
     path: str
     kind: ChangeKind

@@ -13,12 +13,12 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Set
 
 from lamina.api.types import Change, ChangeKind, WhiteoutFormat
 from lamina.archive import paths
 from lamina.archive.attributes import OVERLAY_PREFIX
+from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError
 from lamina.linux.fs import read_xattrs
 
@@ -99,7 +99,7 @@ class _Comparison:
         gone = candidates - listing.names.keys()
         if not whole:
             gone &= _stat_each(below_fd, gone).keys()
-        for name in sorted(gone | listing.names.keys(), key=os.fsencode):
+        for name in _sorted(gone | listing.names.keys()):
             child = paths.join(path, name)
             if name in gone:
                 self.changes.append(Change(path=child, kind=ChangeKind.DELETE))
@@ -231,6 +231,11 @@ def _unsupported(path: str, feature: str) -> LaminaError:
         f"'{paths.shown(path)}' was written by an overlay mount with {feature} on, which is not supported",
         hint=f"mount with {feature}=off; the kernel's default is in /sys/module/overlay/parameters",
     )
+
+
+def _sorted(names: Set[str]) -> list[str]:
+    """Put names into the order of their bytes, which for ASCII is that of the texts."""
+    return sorted(names) if all(map(str.isascii, names)) else sorted(names, key=os.fsencode)
 
 
 @contextlib.contextmanager

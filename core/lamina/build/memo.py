@@ -16,8 +16,9 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from typing import Any
+
+from lamina.model.digest import Digest
 
 VERSION = 1
 USE_GRAIN_NS = 60 * 10**9
@@ -53,7 +54,7 @@ def key_of_request(words: Mapping[str, Any]) -> str:
         "epoch": os.environ.get("SOURCE_DATE_EPOCH", ""),
         "machine": os.uname().machine,
     }
-    return sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
+    return Digest.of(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogateescape")).hex
 
 
 def recall(root_dir: str, key: str, names: Sequence[str]) -> Remembered | None:
@@ -138,18 +139,18 @@ def _is_settled(paths: Iterable[str], begun_ns: int) -> bool:
 
 def _stamp(paths: Iterable[str]) -> str:
     """Give a digest of all that would change if a file, or a directory's list of names, did. What isn't there counts as that."""
-    hashed = sha256()
+    lines = []
     for path in paths:
         try:
             one = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            hashed.update(b"-\n")
+            lines.append(b"-\n")
             continue
-        hashed.update(
+        lines.append(
             b"%d %d %d %d %d %d %d %d\n"
             % (one.st_dev, one.st_ino, one.st_mode, one.st_uid, one.st_gid, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
         )
-    return hashed.hexdigest()
+    return Digest.of(b"".join(lines)).hex
 
 
 def looked_at(directory: str, sources: Iterable[str], found: Iterable[str], *, with_patterns: bool) -> list[str] | None:

@@ -40,7 +40,7 @@ def _read_profile(path: str) -> str:
     """Read a seccomp profile, and see that it is one. Its text is kept without what only people need."""
     import json
 
-    from lamina.cli.container_options import read_text
+    from lamina.cli.process_options import read_text
     from lamina.seccomp.profile import parse
 
     text = read_text(path)

@@ -11,10 +11,10 @@ from lamina.cli.confinement_options import CONFINEMENT_OPTIONS, read_confinement
 from lamina.cli.isolation_options import ISOLATION_OPTIONS, read_isolation
 from lamina.cli.limits_options import LIMITS_OPTIONS, read_limits
 from lamina.cli.network_options import NETWORK_OPTIONS, read_network_options
-from lamina.cli.options import process_options
+from lamina.cli.process_options import check_working_dir, process_options, read_env, read_text
 from lamina.cli.supervision_options import SUPERVISION_OPTIONS, read_supervision
 from lamina.errors import ConflictError, LaminaError, UsageError
-from lamina.model.container import ContainerConfig, MountRequest, parse_env_file, parse_mount, parse_tmpfs, parse_volume
+from lamina.model.container import ContainerConfig, MountRequest, parse_mount, parse_tmpfs, parse_volume
 
 Decorated = Callable[..., Any]
 
@@ -91,31 +91,9 @@ def read_config(
     )  # fmt: skip
 
 
-def check_working_dir(path: str) -> None:
-    """Refuse a relative working directory."""
-    if path and not path.startswith("/"):
-        raise UsageError(f"the working directory '{path}' is not absolute", hint="begin it with /")
-
-
 def _check_host_name(name: str) -> None:
     if len(name) > HOST_NAME_CHARACTERS or not all(char.isascii() and (char.isalnum() or char in "._-") for char in name):
         raise UsageError(f"invalid host name '{name}'", hint=f"use at most {HOST_NAME_CHARACTERS} of [a-zA-Z0-9._-]")
-
-
-def read_env(env: Sequence[str], env_files: Sequence[str]) -> tuple[str, ...]:
-    """Read `--env-file` and `--env`, the latter last so that it wins; a name alone takes our own value, if we have one."""
-    found: list[str] = []
-    for path in env_files:
-        found += parse_env_file(read_text(path), os.environ, name=path)
-    for text in env:
-        name, equals, _value = text.partition("=")
-        if not name:
-            raise UsageError(f"invalid environment variable '{text}'", hint="write NAME=VALUE, or NAME for your own value")
-        if equals:
-            found.append(text)
-        elif name in os.environ:
-            found.append(f"{name}={os.environ[name]}")
-    return tuple(found)
 
 
 def _read_labels(labels: Sequence[str], label_files: Sequence[str]) -> dict[str, str]:
@@ -138,17 +116,6 @@ def _read_storage_option(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise UsageError(f"invalid storage option '{text}'", hint="write NAME=VALUE")
     return name, value
-
-
-def read_text(path: str) -> str:
-    """Read a file that an option names. Raises `UsageError`."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise UsageError(f"'{path}' can't be read: {str(error.strerror).lower()}") from error
-    except UnicodeDecodeError:
-        raise UsageError(f"'{path}' can't be read: it is not UTF-8 text") from None
 
 
 class IdFile:

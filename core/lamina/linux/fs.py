@@ -93,7 +93,7 @@ def nearest_directory(path: str) -> str:
 
 def mount_id(fd: int) -> int:
     """Tell which mount an open file was reached through: its number in mountinfo (proc_pid_fdinfo(5))."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+    with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
 
 

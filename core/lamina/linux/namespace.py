@@ -45,7 +45,7 @@ def setns(fd: int, flags: int) -> None:
 def has_users() -> bool:
     """Whether user namespaces can be made: the kernel has them, and the limit in /proc/sys/user isn't 0 (namespaces(7))."""
     try:
-        with open("/proc/sys/user/max_user_namespaces", encoding="ascii") as file:
+        with open("/proc/sys/user/max_user_namespaces", encoding="utf-8") as file:
             return int(file.read()) > 0
     except OSError:
         return False
@@ -74,7 +74,7 @@ def new_users(first_id: int) -> int:
             if said != b"in":
                 raise OSError(int(said), f"unshare: {os.strerror(int(said))}", "user namespace")
             for name in ("uid_map", "gid_map"):
-                with open(f"/proc/{child}/{name}", "w", encoding="ascii") as file:
+                with open(f"/proc/{child}/{name}", "w", encoding="utf-8") as file:
                     file.write(f"0 {first_id} {ID_COUNT}")
             return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         finally:

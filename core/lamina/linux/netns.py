@@ -57,7 +57,7 @@ def sysctl(name: str, *, namespace: str | None = None) -> str:
     """Read a setting by its path below /proc/sys, as `net/ipv4/ip_forward`; a name of a link in it may contain dots."""
 
     def read() -> str:
-        with open(f"/proc/sys/{name}", encoding="ascii") as file:
+        with open(f"/proc/sys/{name}", encoding="utf-8") as file:
             return file.read().strip()
 
     return read() if namespace is None else within(namespace, read)

@@ -181,7 +181,7 @@ def is_alive(pid: int, started: int | None) -> bool:
 
 def boot_id() -> str:
     """The kernel's name for this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 

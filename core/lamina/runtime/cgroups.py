@@ -117,7 +117,7 @@ def oom_path(cgroup: Cgroup) -> str:
 def oom_kills(cgroup: Cgroup) -> int:
     """Count its processes that were killed for want of memory; 0 if it is gone, or has no memory controller."""
     try:
-        with open(oom_path(cgroup), encoding="ascii") as file:
+        with open(oom_path(cgroup), encoding="utf-8") as file:
             text = file.read()
     except OSError:
         return 0

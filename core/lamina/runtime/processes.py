@@ -10,7 +10,7 @@ TITLES = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
 def table(pids: Iterable[int]) -> list[tuple[str, ...]]:
     """Give one row for each of the processes, in the columns of `ps -ef`: see `TITLES`. Pids are the host's."""
     ticks = os.sysconf("SC_CLK_TCK")
-    with open("/proc/stat", encoding="ascii") as file:
+    with open("/proc/stat", encoding="utf-8") as file:
         boot = next(int(line.split()[1]) for line in file if line.startswith("btime"))
     rows: list[tuple[str, ...]] = []
     for each in pids:

@@ -212,7 +212,7 @@ class JoinNamespaces(Step):
         opened = [(os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), kind) for kind in self.kinds]
         first_id = 0
         if "user" in self.kinds:
-            with open(f"/proc/{self.pid}/uid_map", encoding="ascii") as file:
+            with open(f"/proc/{self.pid}/uid_map", encoding="utf-8") as file:
                 first_id = int(file.read().split()[1])
         for fd, kind in opened:
             if kind == "user":

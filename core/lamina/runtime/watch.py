@@ -61,7 +61,7 @@ class EndEvent:
 
     def _oom_kills(self) -> bool:
         try:
-            with open(self.oom_path, encoding="ascii") as file:
+            with open(self.oom_path, encoding="utf-8") as file:
                 return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in file)
         except OSError:
             return False
@@ -342,7 +342,7 @@ class Watch:
         if not self.plan.exit_path:
             return
         temporary = self.plan.exit_path + ".new"
-        with open(temporary, "w", encoding="ascii") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(f"{code} {time.time_ns()}\n")
         os.rename(temporary, self.plan.exit_path)
 

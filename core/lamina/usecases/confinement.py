@@ -12,7 +12,7 @@ from lamina.runtime.confinement import MASKED_PATHS, READ_ONLY_PATHS, confine
 def has_apparmor() -> bool:
     """Whether the kernel confines by AppArmor."""
     try:
-        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
+        with open("/sys/module/apparmor/parameters/enabled", encoding="utf-8") as file:
             return file.read(1) == "Y"
     except OSError:
         return False

@@ -12,18 +12,18 @@ from lamina.model.image_config import Defaults, Healthcheck
 from lamina.model.reference import Reference
 from lamina.store.images import Image
 from lamina.usecases.context import Context
-from lamina.usecases.control import Control
 
 if TYPE_CHECKING:
     from lamina.archive.compression import Writable
+    from lamina.usecases.control import Control
 
 Progress = Callable[[int], None]
 
 
 class Content:
-    """Reads containers' layers."""
+    """Reads containers' layers. `control` gives what pauses a container, for a commit of one that runs."""
 
-    def __init__(self, context: Context, control: Control) -> None:
+    def __init__(self, context: Context, control: "Callable[[], Control]") -> None:
         self.context = context
         self.control = control
 
@@ -56,7 +56,7 @@ class Content:
         base = self.context.images.get(container.image_id)
         defaults = apply_changes(_defaults(container.config, self.context.images.config(base).config), edits)
         paused = pause and container.status is Status.RUNNING
-        with self.control.paused(container) if paused else contextlib.nullcontext():
+        with self.control().paused(container) if paused else contextlib.nullcontext():
             storage = self.context.layers.driver(container.driver)
             changes = self.changes(container)
             with self.context.layers.seen(storage, container.id, container.parents) as root:

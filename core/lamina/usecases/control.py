@@ -156,7 +156,7 @@ class Control:
         """Pause the container while the block runs, one such block after another. Who is killed in it leaves a note of itself."""
         note = self._pause_note(container)
         with locked(self.context.run_dir, f"paused-{container.id}"):
-            with open(note, "w", encoding="ascii") as file:
+            with open(note, "w", encoding="utf-8") as file:
                 file.write(f"{os.getpid()} {process.start_time(os.getpid())}")
             try:
                 self.pause(container)
@@ -171,7 +171,7 @@ class Control:
     def unpause_if_abandoned(self, container: Container) -> None:
         """Let a container go on that a process which is gone had paused for a moment."""
         try:
-            with open(self._pause_note(container), encoding="ascii") as file:
+            with open(self._pause_note(container), encoding="utf-8") as file:
                 pid, started = file.read().split()
         except (FileNotFoundError, ValueError):
             return

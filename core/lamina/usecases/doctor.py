@@ -164,7 +164,7 @@ def _loses(probe: Probe) -> Iterator[str]:
 
 
 def _loaded() -> set[str]:
-    with open("/proc/filesystems", encoding="ascii") as lines:
+    with open("/proc/filesystems", encoding="utf-8") as lines:
         return {line.split()[-1] for line in lines}
 
 

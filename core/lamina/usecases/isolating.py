@@ -70,7 +70,7 @@ def check_raised(asked: Isolation) -> None:
             raise UsageError(
                 f"invalid --oom-score-adj '{asked.oom_score_adj}'", hint=f"it is {OOM_SCORE_ADJ_MIN} to {OOM_SCORE_ADJ_MAX}"
             )
-        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        with open("/proc/self/oom_score_adj", encoding="utf-8") as file:
             own = int(file.read())
         if asked.oom_score_adj < own and not is_able:
             raise UsageError(

@@ -424,7 +424,7 @@ class Starter:
 
     def _read_exit(self, container: Container) -> tuple[int, int, str]:
         try:
-            with open(self.context.exit_path(container.id), encoding="ascii") as file:
+            with open(self.context.exit_path(container.id), encoding="utf-8") as file:
                 code, finished_ns = file.read().split()
             return int(code), int(finished_ns), ""
         except (OSError, ValueError):

@@ -77,7 +77,7 @@ def probe(home: str) -> Probe:
 
 def _kernel_has_overlayfs() -> bool:
     """Whether overlayfs is there, or a module that fsopen(2) would load by itself."""
-    with open("/proc/filesystems", encoding="ascii") as lines:
+    with open("/proc/filesystems", encoding="utf-8") as lines:
         if any(line.split()[-1:] == ["overlay"] for line in lines):
             return True
     try:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import click
 
 from lamina.cli.completion import complete_running
-from lamina.cli.container_options import check_working_dir, read_env
 from lamina.cli.main import Settings
-from lamina.cli.options import Command, detach_keys_option, process_options, trace_options, traced
+from lamina.cli.options import Command, detach_keys_option, trace_options, traced
+from lamina.cli.process_options import check_working_dir, process_options, read_env
 from lamina.cli.streams import check_terminal, joined, terminal_size
 from lamina.errors import StartError
 
