@@ -1,4 +1,4 @@
-"""A monitor that executes itself anew after a second, unnoticed by what it carries: output, input, logs, exit codes."""
+"""A monitor that executes itself anew after five seconds, unnoticed by what it carries: output, input, logs, exit codes."""
 
 import os
 import subprocess

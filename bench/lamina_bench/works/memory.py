@@ -1,5 +1,6 @@
 """What an idle container costs in memory: the engine's process that stays beside each, 50 of them running."""
 
+import time
 from collections.abc import Iterator
 
 from lamina_bench.engines import FOREVER, Engine
@@ -9,6 +10,8 @@ from lamina_bench.work import Contender, FailedError, Missing
 from lamina_bench.works.running import remove_all
 
 CONTAINERS = 50
+SETTLED_AFTER_S = 15
+"""Processes may become smaller, or end, a while after a start."""
 
 
 class Idle(Contender):
@@ -24,6 +27,7 @@ class Idle(Contender):
         engine, image = self.engine, self.engine.image("busybox")
         for name in self._names:
             engine.run("run", "-d", "--name", name, "--net", "none", *engine.run_options, image, *FOREVER)
+        time.sleep(SETTLED_AFTER_S)
 
     def run(self) -> Figures:
         """Add up the proportional set sizes (proc(5), smaps_rollup): memory that they share counts once for all of them."""
