@@ -140,6 +140,10 @@ def corpus(outside: str) -> dict[str, Hostile]:
             ),
             there=("dir",),
         ),
+        "another machine's label": Hostile(
+            parts=described([(b"SCHILY.xattr.security.selinux", b"system_u:object_r:shadow_t:s0\0")], folder("dir")),
+            there=("dir",),
+        ),
         "twice the same name": Hostile(parts=file("x", b"one") + file("x", b"two"), there=("x",)),
         "every kind at one name": Hostile(
             parts=file("x") + folder("x") + file("x/in") + symlink("x", outside) + member("x", b"6") + folder("x") + file("x/last"),
@@ -294,6 +298,7 @@ def _has_no_orders_to_the_kernel(into: str, name: str) -> None:
         for each in folders:
             xattrs = os.listxattr(os.path.join(at, each), follow_symlinks=False)
             assert "trusted.overlay.redirect" not in xattrs
+            assert "security.selinux" not in xattrs
             assert "trusted.overlay.opaque" not in xattrs or "opaque" in name or "kind" in name
 
 

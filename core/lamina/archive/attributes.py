@@ -12,7 +12,7 @@ from lamina.api.types import Entry, EntryKind
 from lamina.archive.paths import shown
 from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError
-from lamina.linux.fs import copy_contents, open_unnamed, read_xattrs
+from lamina.linux.fs import SELINUX_LABEL, copy_contents, open_unnamed, read_xattrs
 
 KINDS = {
     stat.S_IFREG: EntryKind.FILE,
@@ -33,8 +33,8 @@ _NAMESPACES = ("user.", "security.", "trusted.", ACCESS_ACL, DEFAULT_ACL)
 
 
 def is_kept(name: str) -> bool:
-    """Tell whether an xattr is content: of a namespace that Linux has, and not overlayfs's."""
-    return name.startswith(_NAMESPACES) and not name.startswith(OVERLAY_PREFIX) and "\0" not in name
+    """Tell whether an xattr is content: of a namespace that Linux has, and neither overlayfs's nor another machine's label."""
+    return name.startswith(_NAMESPACES) and not name.startswith(OVERLAY_PREFIX) and name != SELINUX_LABEL and "\0" not in name
 
 
 def content_xattrs(path: str | int) -> dict[str, bytes]:

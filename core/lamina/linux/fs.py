@@ -170,8 +170,14 @@ def data_extents(fd: int, size_bytes: int) -> list[tuple[int, int]]:
     return extents
 
 
+SELINUX_LABEL = "security.selinux"
+
+
 def read_xattrs(path: str | int, *, follow_symlinks: bool = False) -> dict[str, bytes]:
-    """Read every extended attribute of a path or descriptor; none where the file system has no such thing."""
+    """Read every extended attribute of a path or descriptor; none where the file system has no such thing.
+
+    But for `SELINUX_LABEL`, which every file has on a machine with SELinux: it is the machine's affair and no file's content.
+    """
     try:
         names = os.listxattr(path) if isinstance(path, int) else os.listxattr(path, follow_symlinks=follow_symlinks)
     except OSError as error:
@@ -180,6 +186,8 @@ def read_xattrs(path: str | int, *, follow_symlinks: bool = False) -> dict[str, 
         raise
     found = {}
     for name in names:
+        if name == SELINUX_LABEL:
+            continue
         try:
             found[name] = (
                 os.getxattr(path, name) if isinstance(path, int) else os.getxattr(path, name, follow_symlinks=follow_symlinks)
