@@ -20,6 +20,8 @@ import pytest
 from lamina.engine import Engine
 
 DRIVERS = ("overlay", "aufs", "vfs")
+SLOWNESS = 5 if os.environ.get("LAMINA_VM") else 1
+"""How much longer than elsewhere everything may take: in the virtual machine the processor may be emulated."""
 PROGRAM = str(Path(sys.executable).with_name("lamina"))
 FOREVER = ("sleep", "1000000")
 """A command that runs on. As PID 1 it has no handler for TERM, so that it must be killed."""
@@ -50,7 +52,7 @@ class Lamina:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            self.command(*words, driver=driver), capture_output=True, text=True, timeout=timeout_s, check=False,
+            self.command(*words, driver=driver), capture_output=True, text=True, timeout=timeout_s * SLOWNESS, check=False,
             env={**os.environ, **(env or {})}, **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
         )  # fmt: skip
 
@@ -142,7 +144,7 @@ def own_dir(lamina: Lamina, container_id: str) -> Path:
 
 def wait_until(question: Callable[[], object], what: str, timeout_s: float = 10) -> None:
     """Wait until the answer is true, or fail saying what never came."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * SLOWNESS
     while not question():
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
         time.sleep(0.01)

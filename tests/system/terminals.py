@@ -12,6 +12,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from cases import SLOWNESS
+
 CTRL_C, CTRL_P, CTRL_Q, CTRL_Z, CTRL_D = b"\x03", b"\x10", b"\x11", b"\x1a", b"\x04"
 
 
@@ -48,7 +50,7 @@ class Terminal:
 
     def expect(self, pattern: str, timeout_s: float = 10) -> re.Match[str]:
         """Wait until what it shows matches, and take everything up to there."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * SLOWNESS
         while (found := re.search(pattern, self.shown)) is None:
             assert self._read(deadline - time.monotonic()), f"no {pattern!r} in {self.all[-2000:]!r}"
         self.shown = self.shown[found.end() :]
@@ -60,7 +62,7 @@ class Terminal:
 
     def wait(self, timeout_s: float = 15) -> int:
         """Wait until the program has ended; gives its exit code."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * SLOWNESS
         while self.code is None:
             self._read(min(0.02, deadline - time.monotonic()))
             ended, status = os.waitpid(self.pid, os.WNOHANG)
