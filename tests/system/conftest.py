@@ -93,20 +93,29 @@ def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def prepared_roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Root directories to copy, one for each driver: `busybox` (bootstrapped) and `base` (loaded), unpacked there; no container."""
-    place = tmp_path_factory.mktemp("prepared")
-    archive = archives.image(place / "base.tar", "base:latest", archives.base_layers())
-    roots = {driver: place / driver for driver in DRIVERS}
-    for driver, root in roots.items():
-        with Engine(root_dir=str(root), storage_driver=driver) as engine, open(archive, "rb") as stream:
+class PreparedRoots(dict[str, Path]):
+    """Root directories to copy, by driver, each made when it is first asked for: with `busybox` and `base` unpacked."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.archive = archives.image(place / "base.tar", "base:latest", archives.base_layers())
+
+    def __missing__(self, driver: str) -> Path:
+        root = self[driver] = self.place / driver
+        with Engine(root_dir=str(root), storage_driver=driver) as engine, open(self.archive, "rb") as stream:
             engine.images.bootstrap("busybox")
             load(engine.images.store, stream)
             for name in ("busybox", "base"):
                 engine.containers.create(name, ["true"]).remove()
         assert not leaks.left_on_disk(root)
-    yield roots
+        return root
+
+
+@pytest.fixture(scope="session")
+def prepared_roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreparedRoots]:
+    """Root directories to copy, one for each driver: `busybox` (bootstrapped) and `base` (loaded), unpacked there; no container."""
+    place = tmp_path_factory.mktemp("prepared")
+    yield PreparedRoots(place)
     shutil.rmtree(place)
 
 
@@ -148,7 +157,7 @@ def own_network() -> Iterator[None]:
 
 
 @pytest.fixture
-def lamina(driver: str, tmp_path: Path, prepared_roots: dict[str, Path], own_mounts: None) -> Iterator[Lamina]:
+def lamina(driver: str, tmp_path: Path, prepared_roots: PreparedRoots, own_mounts: None) -> Iterator[Lamina]:
     """The command line on a root directory of this test's own, with the driver whose turn it is; nothing may be left at its end."""
     root = tmp_path / "root"
     subprocess.run(["cp", "--archive", "--reflink=auto", str(prepared_roots[driver]), str(root)], check=True)

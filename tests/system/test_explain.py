@@ -12,7 +12,7 @@ from typing import Any
 
 import leaks
 import pytest
-from cases import FOREVER, Lamina, own_dir
+from cases import DRIVERS, FOREVER, Lamina, own_dir
 
 from lamina.engine import Engine
 from lamina.usecases.explain import ExplainedPath, Explaining, stack_document
@@ -40,7 +40,8 @@ rm -r /t/opaque; mkdir /t/opaque; echo own > /t/opaque/c
 def prepared_roots(prepared_roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """The root directories with an image `two` too: two layers of changes over `base`, by which every kind of entry comes to be."""
     place = tmp_path_factory.mktemp("layered")
-    for driver, source in prepared_roots.items():
+    for driver in DRIVERS:
+        source = prepared_roots[driver]
         subprocess.run(["cp", "--archive", "--reflink=auto", str(source), str(place / driver)], check=True)
         with Lamina(place / driver, driver).library() as engine:
             for image, script, made in (("base", LAYER_1, "one"), ("one", LAYER_2, "two")):
@@ -50,7 +51,7 @@ def prepared_roots(prepared_roots: dict[str, Path], tmp_path_factory: pytest.Tem
                 container.remove()
             engine.containers.create("two", ["true"]).remove()
         assert not leaks.left_on_disk(place / driver)
-    yield {driver: place / driver for driver in prepared_roots}
+    yield {driver: place / driver for driver in DRIVERS}
     shutil.rmtree(place)
 
 
