@@ -8,7 +8,7 @@
 #   make soak   50 commands at once on one root directory for ten minutes, then 10,000 execs and 1 GB of log of one container, then
 #               random layers checked; needs root. SOAK_S=SECONDS SOAK_WORKERS=50 SOAK_SEED=1
 #   make vm-test  the tests marked `vm` on Debian's own kernel with cgroup v2, in a virtual machine; needs root. VM_TESTS=FILES or
-#               other words for pytest choose others
+#               other words for pytest choose others, VM_SECURITY=selinux the kernel's security module for these (else AppArmor)
 #   make bench  Lamina and the engines that are here, timed on the same work (docs/speed.md); needs root and a quiet machine.
 #               WORKS=run,build ROUNDS=20 ENGINES=docker,podman JSON=FILE PLOT=FILE PAGE=FILE FROM=FILE,FILE ANYWAY=1 LIST=1
 #   make clean  delete what the targets made in this directory
@@ -16,7 +16,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_WORKERS ?= 3
-VM_TESTS ?= -m vm $(shell grep -rlw mark.vm tests/system)
+VM_PYTEST = tests/vm/machine.py $(BIN)/python -m pytest --timeout 900 --durations 20
+SELINUX_TESTS := tests/system/test_selinux.py
 
 .PHONY: test demo lint crash soak vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
 
@@ -54,7 +55,14 @@ demo: set-up-demo
 
 vm-test: set-up-vm
 	@$(BIN)/python -m compileall -qq core plugins # an emulated processor would take minutes
-	@$(BIN)/python tests/vm/machine.py $(BIN)/python -m pytest --timeout 900 --durations 20 $(VM_TESTS)
+ifdef VM_TESTS
+	@$(BIN)/python $(VM_PYTEST) $(VM_TESTS)
+else # twice, as a kernel has one of AppArmor and SELinux
+	@status=0; \
+	$(BIN)/python $(VM_PYTEST) -m vm $(filter-out $(SELINUX_TESTS),$(shell grep -rlw mark.vm tests/system)) || status=1; \
+	VM_SECURITY=selinux $(BIN)/python $(VM_PYTEST) $(SELINUX_TESTS) || status=1; \
+	exit $$status
+endif
 
 set-up-test set-up-demo set-up-vm: set-up-%:
 	@PYTHON="$(PYTHON)" sh scripts/set-up.sh $*

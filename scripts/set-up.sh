@@ -74,6 +74,17 @@ if [ "$purpose" != demo ] && ! [ -e "$wheels/complete" ]; then
     touch "$wheels/complete"
 fi
 
+# unpack PLACE PACKAGE…: what is in packages of Debian, which are not installed.
+unpack() {
+    mkdir -p "$1"
+    (cd "$1" && shift && { apt-get -qq download "$@" || { apt-get -qq update && apt-get -qq download "$@"; }; }) 2>/dev/null ||
+        { say "not all of these could be downloaded: $*" >&2; exit 1; }
+    for package in "$1"/*.deb; do
+        dpkg-deb -x "$package" "$1"
+        rm "$package"
+    done
+}
+
 # Debian's kernel, unpacked and not installed: .venv/vm/PACKAGE/{boot,lib}.
 if [ "$purpose" = vm ] && ! ls .venv/vm/*/lib/modules/*/modules.dep >/dev/null 2>&1; then
     metapackage=linux-image-cloud-amd64
@@ -81,10 +92,22 @@ if [ "$purpose" = vm ] && ! ls .venv/vm/*/lib/modules/*/modules.dep >/dev/null 2
     find_kernel || { apt-get -qq update; find_kernel; } || { say "apt-get knows no '$metapackage'" >&2; exit 1; }
     say "apt-get download $kernel"
     place=.venv/vm/$kernel
-    mkdir -p "$place"
-    (cd "$place" && { apt-get -qq download "$kernel" || { apt-get -qq update && apt-get -qq download "$kernel"; }; }) 2>/dev/null ||
-        { say "'$kernel' could not be downloaded" >&2; exit 1; }
-    dpkg-deb -x "$place"/*.deb "$place"
-    rm "$place"/*.deb
+    unpack "$place" "$kernel"
     depmod -b "$place" "${kernel#linux-image-}"
+fi
+
+# And the main part of Debian's SELinux policy, with tests/vm/container.cil: .venv/vm/selinux/policy, and the contexts beside it.
+selinux=.venv/vm/selinux
+if [ "$purpose" = vm ] && ! [ "$selinux/policy" -nt tests/vm/container.cil ]; then
+    say "apt-get download selinux-policy-default"
+    rm -rf "$selinux"
+    unpack "$selinux" selinux-policy-default policycoreutils secilc
+    for module in base unconfined; do
+        bunzip2 <"$selinux/usr/share/selinux/default/$module.pp.bz2" >"$selinux/$module.pp"
+        "$selinux/usr/libexec/selinux/hll/pp" "$selinux/$module.pp" "$selinux/$module.cil"
+    done
+    sed -i '/^(selinuxuser sddm /d' "$selinux/base.cil" # of a module that isn't here
+    echo "SELINUXTYPE=default" >"$selinux/etc/selinux/config"
+    "$selinux/usr/bin/secilc" -M true -c 33 -o "$selinux/policy" -f /dev/null \
+        "$selinux/base.cil" "$selinux/unconfined.cil" tests/vm/container.cil
 fi

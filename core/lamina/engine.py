@@ -68,6 +68,7 @@ class Engine:
             default_network=settings.network,
             log_driver=settings.log_driver,
             log_options=settings.log_options,
+            labels_containers=settings.selinux_enabled,
         )
         Recovery(self.context, self).recover()
 

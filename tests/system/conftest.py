@@ -24,8 +24,10 @@ from lamina.linux import mount, namespace, netns, process
 from lamina.store.image_archive import load
 
 collect_ignore = [] if os.environ.get("LAMINA_PEERS") == "1" and "DOCKER_HOST" in os.environ else ["test_peer_builds.py"]
-if os.environ.get("LAMINA_VM") != "1":
+if os.environ.get("LAMINA_VM") != "apparmor":
     collect_ignore += ["test_apparmor.py", "test_quota.py"]  # need a kernel with AppArmor, and with project quotas
+if os.environ.get("LAMINA_VM") != "selinux":
+    collect_ignore.append("test_selinux.py")
 DISK_BYTES = 32 << 30
 HASH_SEED = "00000000-0000-0000-0000-000000000003"
 """Of the order in which names are listed, on which it depends which name of a hard link fuse-overlayfs copies up, and how well."""

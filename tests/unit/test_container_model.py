@@ -58,6 +58,7 @@ def test_a_volume_is_a_host_path_a_name_or_anonymous():
     assert parse_volume("/in") == MountRequest(type="volume", target="/in")
     assert parse_volume("data:/in:nocopy").copy_image_content is False
     assert parse_volume("/host:/in:bind").recursive is False
+    assert [parse_volume(f"/host:/in:{words}").relabel for words in ("ro", "z", "ro,Z")] == ["", "z", "Z"]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_a_relative_place_is_from_here(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("root = ", "can't be read"),
         ("colour = 'red'", "unknown setting 'colour'"),
+        ("selinux-enabled = 'yes'", "setting 'selinux-enabled' is neither true nor false"),
         ("root = 3", "setting 'root' is not a text"),
         ("[root]\na = 'b'", "setting 'root' is not a text"),
         ("storage-driver = ['vfs']", "setting 'storage-driver' is not a text"),

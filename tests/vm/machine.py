@@ -23,6 +23,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TOP = HERE.parent.parent
 KERNELS = TOP / ".venv/vm"
+SECURITY = os.environ.get("VM_SECURITY", "apparmor")
+"""The security module that is to be the kernel's, as only one of `apparmor` and `selinux` can be."""
 MEMORY, DISK_BYTES = "3G", 32 << 30
 TIMEOUT_S = float(os.environ.get("VM_TIMEOUT_S", "3600"))
 MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "virtiofs", "overlay", "ext4")
@@ -84,7 +86,8 @@ def qemu(kernel: Path, place: Path, shared: Path) -> list[str]:
         "qemu-system-x86_64", *processor(), "-smp", str(min(os.cpu_count() or 1, 4)), "-m", MEMORY,
         "-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on", "-machine", "q35,memory-backend=memory",
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
-        "-kernel", str(kernel), "-initrd", str(place / "initramfs"), "-append", "console=ttyS0 panic=-1 loglevel=3",
+        "-kernel", str(kernel), "-initrd", str(place / "initramfs"), "-append",
+        f"console=ttyS0 panic=-1 loglevel=3 security={SECURITY}",
         "-chardev", f"socket,id=files,path={shared}", "-device", "vhost-user-fs-pci,chardev=files,tag=files,queue-size=1024",
         "-drive", f"file={place}/disk,format=raw,if=virtio,cache=unsafe,discard=unmap",
         "-device", "virtio-serial-pci", "-chardev", f"file,id=status,path={place}/status",
@@ -108,6 +111,7 @@ def initramfs(modules: Path, command: list[str]) -> bytes:
     order = in_order(modules, MODULES)
     term = os.environ.get("TERM", "dumb") if sys.stdout.isatty() else "dumb"
     todo = {"modules": str(modules), "directory": os.getcwd(), "command": shlex.join(command), "path": PATH, "term": term}
+    todo |= {"security": SECURITY, "policy": str(KERNELS / "selinux")}
     folders = ("bin", "dev", "proc", "sys", "root", "files", "disk", "modules")
     entries: list[tuple[str, int, bytes]] = [(name, 0o040755, b"") for name in folders]
     entries += [("bin/busybox", 0o100755, Path(busybox).read_bytes()), ("init", 0o100755, (HERE / "init").read_bytes())]

@@ -17,6 +17,7 @@
     fs.py          files beneath a root (openat2), reflinks, holes, xattrs, syncfs
     btrfs.py       subvolumes and their snapshots
     quota.py       project quotas: what all files with one number may take together
+    selinux.py     SELinux: is it on, does its policy know a label, labels of files
     procfs.py      files of /proc, opened so that nothing can be mounted over them meanwhile
     conntrack.py   connections that the kernel tracks for address translation, and forgetting them
     terminal.py    pseudo-terminals, raw mode, window size

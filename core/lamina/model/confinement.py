@@ -12,8 +12,8 @@ from lamina.errors import UsageError
 from lamina.linux.process import CAPABILITIES
 
 UNCONFINED = "unconfined"
-DEFAULT_LABEL = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "s0"}
-"""The parts of an SELinux label, in order, as the policies of Fedora and Red Hat name them for containers."""
+LABEL_PARTS = ("user", "role", "type", "level", "filetype")
+"""What can be said of a container's SELinux label: its four parts, in order, and the type of its files."""
 
 
 class Confinement(NamedTuple):
@@ -29,15 +29,13 @@ class Confinement(NamedTuple):
     apparmor: str = ""
     """A profile's name, or `unconfined`, which "" is too."""
     labels: tuple[str, ...] = ()
-    """SELinux: `disable`, `user:…`, `role:…`, `type:…`, `level:…`."""
+    """SELinux: `disable`, or a part of `LABEL_PARTS` and its value, `type:…`."""
     system_paths_unconfined: bool = False
     """Whether nothing of /proc and /sys is masked or read-only."""
-
-    @property
-    def selinux_label(self) -> str:
-        """The whole label of its processes; "" if none was asked for."""
-        parts = dict(label.split(":", 1) for label in self.labels if ":" in label)
-        return ":".join({**DEFAULT_LABEL, **parts}.values()) if parts and "disable" not in self.labels else ""
+    process_label: str = ""
+    """SELinux: what its processes have, the whole of it, "" for none; settled when the container is created."""
+    file_label: str = ""
+    """And what its files have."""
 
     @property
     def security_options(self) -> list[str]:
@@ -87,7 +85,7 @@ def read_security_options(texts: Sequence[str], read_profile: Callable[[str], st
             if any(char.isspace() for char in value):
                 raise UsageError(f"invalid security option '{text}'", hint="a profile's name has no spaces")
             values["apparmor"] = value
-        elif key == "label" and (value == "disable" or (value.partition(":")[0] in DEFAULT_LABEL and value.partition(":")[2])):
+        elif key == "label" and (value == "disable" or (value.partition(":")[0] in LABEL_PARTS and value.partition(":")[2])):
             labels.append(value)
         else:
             raise UsageError(

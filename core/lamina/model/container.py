@@ -62,6 +62,8 @@ class MountRequest:
     volume_driver: str = "local"
     options: Mapping[str, str] = field(default_factory=dict)
     """For a tmpfs its mount options (`size`, `mode`, …), for a new volume its driver's."""
+    relabel: str = ""
+    """Whose label of SELinux the source gets, in Docker's words: `z` for every container's, `Z` for this one's, "" for none."""
 
     def to_json(self) -> dict[str, Any]:
         """The stored form."""
@@ -331,6 +333,7 @@ def parse_volume(text: str) -> MountRequest:
         read_only="ro" in words,
         recursive="bind" not in words,
         copy_image_content="nocopy" not in words,
+        relabel=next((word for word in reversed(words) if word in {"z", "Z"}), ""),
     )
 
 

@@ -47,6 +47,8 @@ class Confined(NamedTuple):
     """Whether /proc and /sys are seen as they are, nothing masked and nothing made read-only."""
     apparmor: str = ""
     selinux: str = ""
+    file_label: str = ""
+    """Of SELinux, for what is mounted for the container."""
 
 
 def confine(asked: "Confinement | None", *, filter_dir: str, extended: bool = False) -> Confined:
@@ -68,7 +70,8 @@ def confine(asked: "Confinement | None", *, filter_dir: str, extended: bool = Fa
         is_privileged=asked.privileged,
         has_system_paths=asked.privileged or asked.system_paths_unconfined,
         apparmor="" if extended or asked.apparmor == "unconfined" else asked.apparmor,
-        selinux=asked.selinux_label,
+        selinux=asked.process_label,
+        file_label=asked.file_label,
     )
 
 

@@ -97,6 +97,8 @@ def plan(
         if target not in taken
     ]
     steps += [_user_mount(mount) for mount in sorted(mounts, key=lambda mount: mount.target.count("/"))]
+    if confined.file_label:
+        steps = [_labelled(step, confined.file_label) for step in steps]
     if not confined.has_system_paths:
         steps += [ms.MaskPaths(paths=MASKED_PATHS), ms.ReadOnlyPaths(paths=READ_ONLY_PATHS)]
     if config.read_only:
@@ -175,8 +177,8 @@ def _command(
     return [
         ps.FindUser(user=user, groups=asked.groups if asked is not None else (), environment=words),
         ps.WorkingDirectory(path=working_dir or "/", makes=makes_working_dir),
-        ps.NewSessionKeyring(),
         *labels,
+        ps.NewSessionKeyring(),
         ps.BecomeUser(capabilities=confined.capabilities),
         ps.FindProgram(name_of_program=arguments[0], environment=words),
         *limits,
@@ -236,6 +238,13 @@ def _kernel_mounts(asked: "Isolation | None", *, privileged: bool) -> list[st.St
     there = ms.BindInRoot(source="/dev/shm", target="/dev/shm", read_only=False, recursive=False, internal=True)
     found[at : at + 1] = [] if asked.ipc == "none" else [there]
     return found
+
+
+def _labelled(step: st.Step, label: str) -> st.Step:
+    """Give the files of a file system that is the container's own its label; the kernel's own ones have theirs by the policy."""
+    if not (isinstance(step, ms.MountInRoot) and step.type in {"tmpfs", "devpts"}):
+        return step
+    return ms.MountInRoot(type=step.type, target=step.target, flags=step.flags, options=(*step.options, ("context", label)))
 
 
 def _user_mount(planned: PlannedMount) -> st.Step:

@@ -137,6 +137,7 @@ class LabelProgram(Step):
 
     def apply(self, place: Place) -> None:
         if self.selinux:
+            write_in_proc("self/attr/keycreate", self.selinux)
             write_in_proc("self/attr/exec", self.selinux)
         if self.apparmor:
             folder = "self/attr/apparmor" if os.path.isdir("/proc/self/attr/apparmor") else "self/attr"  # before Linux 5.8

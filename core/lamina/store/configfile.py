@@ -12,6 +12,7 @@ from lamina.errors import UsageError
 CONFIG_PATH = "/etc/lamina/config.toml"
 TEXTS = frozenset({"root", "run-dir", "storage-driver", "pull", "network", "log-driver"})
 TABLES = frozenset({"registries", "log-opts"})
+SWITCHES = frozenset({"selinux-enabled"})
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> str:
@@ -34,10 +35,12 @@ def read_config_file(environment: Mapping[str, str] = os.environ) -> dict[str, A
     except (OSError, ValueError) as error:
         raise UsageError(f"the configuration file '{path}' can't be read: {error}") from error
     for key, value in document.items():
-        if key not in TEXTS | TABLES:
-            raise UsageError(f"'{path}': unknown setting '{key}'", hint=f"known are {', '.join(sorted(TEXTS | TABLES))}")
+        if key not in TEXTS | TABLES | SWITCHES:
+            raise UsageError(f"'{path}': unknown setting '{key}'", hint=f"known are {', '.join(sorted(TEXTS | TABLES | SWITCHES))}")
         if key in TEXTS and not isinstance(value, str):
             raise UsageError(f"'{path}': setting '{key}' is not a text")
         if key in TABLES and not isinstance(value, dict):
             raise UsageError(f"'{path}': setting '{key}' is not a table")
+        if key in SWITCHES and not isinstance(value, bool):
+            raise UsageError(f"'{path}': setting '{key}' is neither true nor false")
     return document

@@ -356,18 +356,21 @@ class LayerStore:
                     self.discard(driver, key)
 
     def mount(
-        self, driver: StorageDriver, key: str, parents: Sequence[str], *, first_id: int = 0, is_passing: bool = False
-    ) -> View:
+        self, driver: StorageDriver, key: str, parents: Sequence[str], *, first_id: int = 0, is_passing: bool = False,
+        label: str = "",
+    ) -> View:  # fmt: skip
         """Attach a writable layer's union at its place in the host's mount namespace.
 
         With `first_id` a kernel's union shows what is 0 on disk as that id, and so on; who mounts a plain tree maps it himself.
         One that `is_passing` need not outlive a power cut, or is synced by its seal: overlayfs, which else syncs the whole file
-        system below when it is unmounted, leaves that out.
+        system below when it is unmounted, leaves that out. With a `label` of SELinux that is what all files in it have.
         """
         driver.before_mount(key, parents)
         view = driver.mounts(key, parents, readonly=False)
         if is_passing:
             view = views.without_sync(view)
+        if label:
+            view = views.labelled(view, label)
         views.attach(view, first_id=first_id)
         return view
 

@@ -68,6 +68,25 @@ def without_sync(view: View) -> View:
     )
 
 
+def labelled(view: View, label: str) -> View:
+    """The same view, in which every file has this label of SELinux: by a mount's option, and a plain tree's files each by itself.
+
+    Files of an overlay's layers are labelled, too: the kernel asks what they have when a program maps them.
+    """
+    from lamina.linux.selinux import has_label, relabel, shared
+
+    if all(mount.type == "bind" for mount in view.mounts):
+        relabel(view.root, label)
+        return view
+    for key, value in (option for mount in view.mounts for option in mount.options):
+        if key in {"lowerdir+", "upperdir"} and value is not None:
+            wanted = shared(label) if key == "lowerdir+" else label
+            if not has_label(value, wanted):  # a directory gets it last, so then all below it have it
+                relabel(value, wanted)
+    option = ("context", label)
+    return replace(view, mounts=tuple(replace(mount, options=(*mount.options, option)) for mount in view.mounts))
+
+
 @contextlib.contextmanager
 def seen(view: View) -> Iterator[str]:
     """Give a path under which the view can be walked while the block runs: its root, or a descriptor's in /proc/self/fd."""
@@ -141,7 +160,7 @@ def _attach_one(mount: Mount, first_id: int) -> None:
         finally:
             os.close(fd)
     else:
-        data = ",".join(key if value is None else f"{key}{'' if key.endswith(':') else '='}{value}" for key, value in mount.options)
+        data = ",".join(_word(key, value, "" if key.endswith(":") else "=") for key, value in mount.options)
         lm.mount(mount.source, mount.target, mount.type, mount.flags, data)
 
 
@@ -258,7 +277,7 @@ def _mount_by_string(mount: Mount) -> None:
             if key in {"upperdir", "workdir"} and value:
                 words.append(f"{key}={short(value)}")
             elif key != "lowerdir+":
-                words.append(key if value is None else f"{key}={value}")
+                words.append(_word(key, value))
         os.chdir("/proc/self/fd")
         lm.mount(mount.source, "/proc", "overlay", mount.flags, ",".join(words))
     finally:
@@ -266,12 +285,17 @@ def _mount_by_string(mount: Mount) -> None:
             os.close(fd)
 
 
+def _word(key: str, value: str | None, between: str = "=") -> str:
+    """One option of a string of them; a label has commas of its own (mount(8), "context")."""
+    return key if value is None else f'{key}="{value}"' if key == "context" else f"{key}{between}{value}"
+
+
 def _run_helper(mount: Mount) -> None:
     """Run a FUSE file system's program, which goes into the background by itself once it is mounted (mount.fuse(8))."""
     import subprocess
 
     name = mount.type.removeprefix("fuse.")
-    words = ",".join(key if value is None else f"{key}={value}" for key, value in mount.options)
+    words = ",".join(_word(key, value) for key, value in mount.options)
     try:
         done = subprocess.run(
             [name, "-o", words, mount.target], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False

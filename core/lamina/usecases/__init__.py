@@ -8,6 +8,7 @@ restarts.py       starting again what has ended, and what a boot has ended
 isolating.py      namespaces that are shared, users of a container's own, limits: checked, and what they come to
 control.py        stop, kill, wait, pause, rename, remove, top
 enter.py          exec and attach
+labelling.py      labels of SELinux: a container's own, and those of its files
 limiting.py       limits: refusing what can't be held, and update
 stats.py          what containers use just now
 follow.py         logs

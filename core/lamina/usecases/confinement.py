@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from lamina.errors import NotUsableError
-from lamina.linux import process
+from lamina.linux import process, selinux
 from lamina.model.confinement import Confinement
 from lamina.runtime.confinement import MASKED_PATHS, READ_ONLY_PATHS, confine
 
@@ -18,11 +18,6 @@ def has_apparmor() -> bool:
         return False
 
 
-def has_selinux() -> bool:
-    """Whether the kernel confines by SELinux, with a policy loaded."""
-    return os.path.exists("/sys/fs/selinux/enforce")
-
-
 def check_confinement(asked: Confinement, filter_dir: str) -> None:
     """Refuse what this machine or this engine can't give. Raises `NotUsableError`, `UsageError`; compiles the filter."""
     own = process.own_capabilities()
@@ -31,8 +26,8 @@ def check_confinement(asked: Confinement, filter_dir: str) -> None:
             raise NotUsableError(f"capability '{name}' can't be given", hint="the engine doesn't have it itself")
     if asked.apparmor not in {"", "unconfined"} and not has_apparmor():
         raise NotUsableError(f"the AppArmor profile '{asked.apparmor}' can't be applied: the kernel runs without AppArmor")
-    if asked.selinux_label and not has_selinux():
-        raise NotUsableError(f"the label '{asked.selinux_label}' can't be applied: the kernel runs without SELinux")
+    if asked.labels and "disable" not in asked.labels and not selinux.is_enabled():
+        raise NotUsableError(f"the label '{asked.labels[0]}' can't be applied: the kernel runs without SELinux")
     confine(asked, filter_dir=filter_dir)
 
 
@@ -54,8 +49,8 @@ def label_document(asked: Confinement | None) -> dict[str, str]:
     """What `inspect` shows of labels."""
     asked = asked or Confinement()
     return {
-        "MountLabel": "",
-        "ProcessLabel": asked.selinux_label,
+        "MountLabel": asked.file_label,
+        "ProcessLabel": asked.process_label,
         "AppArmorProfile": asked.apparmor or ("unconfined" if has_apparmor() else ""),
     }
 
@@ -70,4 +65,4 @@ def security_options() -> list[str]:
 
     found = ["name=apparmor"] if has_apparmor() else []
     found += ["name=seccomp,profile=builtin"] if os.uname().machine in NATIVE else []
-    return found + (["name=selinux"] if has_selinux() else [])
+    return found + (["name=selinux"] if selinux.is_enabled() else [])

@@ -47,6 +47,8 @@ class Context:
     log_driver: str = ""
     """Of a container for which none is named; "" for json-file."""
     log_options: Mapping[str, str] = field(default_factory=dict)
+    labels_containers: bool = False
+    """Whether a container has a label of SELinux unasked."""
     journal: EventJournal
     children: set[int] = field(default_factory=set)
     """Monitors that this process has forked and must reap."""
@@ -65,6 +67,7 @@ class Context:
         default_network: str = "none",
         log_driver: str = "",
         log_options: Mapping[str, str] | None = None,
+        labels_containers: bool = False,
     ) -> "Context":
         """Open a root directory, made if it isn't there. Raises `LaminaError` if that can't be."""
         for path in (root_dir, run_dir):
@@ -99,6 +102,7 @@ class Context:
             journal=EventJournal(root_dir, run_dir),
             log_driver=log_driver,
             log_options=log_options or {},
+            labels_containers=labels_containers,
         )
 
     @property

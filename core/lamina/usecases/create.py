@@ -56,6 +56,10 @@ class Creation:
             from lamina.usecases.confinement import check_confinement
 
             check_confinement(config.confinement, context.filter_dir)
+        if context.labels_containers or (config.confinement is not None and config.confinement.labels):
+            from lamina.usecases.labelling import labelled
+
+            config = labelled(context, config)
         storage = context.layers.usable_driver(driver or context.default_driver)
         keys = [chain.hex for chain in image_config.chain_ids]
         check_depth(storage, len(keys))

@@ -187,7 +187,11 @@ def _isolation(asked: "Isolation | None") -> dict[str, Any]:
 
 
 def _bind(request: MountRequest) -> str:
-    return f"{request.source}:{request.target}" + (":ro" if request.read_only else "")
+    return ":".join([request.source, request.target, *([mode] if (mode := _mode(request)) else [])])
+
+
+def _mode(request: MountRequest) -> str:
+    return ",".join((["ro"] if request.read_only else []) + ([request.relabel] if request.relabel else []))
 
 
 def _mount(context: Context, volumes: Volumes, container: Container, request: MountRequest) -> dict[str, Any]:
@@ -205,7 +209,7 @@ def _mount(context: Context, volumes: Volumes, container: Container, request: Mo
         document["Driver"] = request.volume_driver
     return {
         **document,
-        "Mode": "ro" if request.read_only else "",
+        "Mode": _mode(request),
         "RW": not request.read_only,
         "Propagation": "rprivate" if request.type == "bind" else "",
     }

@@ -38,6 +38,8 @@ class Settings:
     """`json-file` or `none` for a container for which none is named; "" is json-file."""
     log_options: Mapping[str, str] = field(default_factory=dict)
     """Its options where a container has none of its own: the table `log-opts`, as Docker's daemon.json has it."""
+    selinux_enabled: bool = False
+    """Whether a container has a label of SELinux unasked, as Docker's daemon.json says it."""
 
 
 def read_settings(
@@ -58,7 +60,7 @@ def read_settings(
     network = environment.get("LAMINA_NETWORK", "") or file.get("network", "") or DEFAULT_NETWORK
     return Settings(
         root_dir=os.path.abspath(root), run_dir=os.path.abspath(run), storage_driver=driver, pull=pull, network=network,
-        **_log_settings(file),
+        selinux_enabled=file.get("selinux-enabled", False), **_log_settings(file),
     )  # fmt: skip
 
 

@@ -194,7 +194,14 @@ class Starter:
                 raise NotFoundError(
                     f"the volume's source '{request.source}' doesn't exist", hint="create it, or remove the container"
                 )
-        context.layers.mount(storage, container.id, container.parents, first_id=first_id, is_passing=config.auto_remove)
+        file_label = config.confinement.file_label if config.confinement is not None else ""
+        context.layers.mount(
+            storage, container.id, container.parents, first_id=first_id, is_passing=config.auto_remove, label=file_label
+        )
+        if file_label:
+            from lamina.usecases.labelling import label_files
+
+            label_files(container, file_label, [path for path, _ in self._files(container)], self.volumes)
         cgroups.prepare(cgroup, limits=config.limits, rules=rules)
         watch = WatchPlan(
             tty=config.tty,
