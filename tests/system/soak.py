@@ -12,17 +12,24 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-from cases import Lamina
+from typing import Protocol
 
 FIRST_LINE = "the image's own file"
+
+
+class Told(Protocol):
+    """Who is told commands: `cases.Lamina`, or whoever understands them too."""
+
+    driver: str
+
+    def command(self, *words: str, driver: str = "") -> list[str]: ...
 
 
 class Worker:
     """One seed's sequence of commands."""
 
     def __init__(
-        self, lamina: Lamina, number: int, seed: int, *, contexts: Path, registry: str, deadline: float, patience_s: float
+        self, lamina: Told, number: int, seed: int, *, contexts: Path, registry: str, deadline: float, patience_s: float
     ) -> None:
         self.lamina, self.number, self.registry = lamina, number, registry
         self.contexts, self.deadline, self.patience_s = contexts, deadline, patience_s
@@ -70,13 +77,21 @@ class Worker:
         if got is not None and got != wanted:
             self.wrong.append(f"{what}: {got!r} instead of {wanted!r}")
 
-    def work(self) -> None:
-        """Go on until time is up or something is wrong."""
-        acts: tuple[Callable[[], None], ...] = (
+    def acts(self) -> tuple[Callable[[], None], ...]:
+        """What a worker does, as often as it is named here."""
+        return (
             self.run_once, self.run_once, self.start, self.start, self.execute, self.execute, self.log, self.stop, self.remove,
             self.commit, self.build, self.pull, self.tag, self.remove_image, self.prune, self.list_all, self.copy, self.check,
         )  # fmt: skip
-        while time.monotonic() < self.deadline and not self.wrong:
+
+    def is_done(self) -> bool:
+        """Whether time is up or something is wrong."""
+        return time.monotonic() >= self.deadline or bool(self.wrong)
+
+    def work(self) -> None:
+        """Go on until it is done."""
+        acts = self.acts()
+        while not self.is_done():
             self.draw.choice(acts)()
 
     def run_once(self) -> None:
@@ -190,12 +205,20 @@ class Worker:
 
 
 def soak(
-    lamina: Lamina, *, workers: int, length_s: float, seed: int, contexts: Path, registry: str, patience_s: float
+    lamina: Told,
+    *,
+    workers: int,
+    length_s: float,
+    seed: int,
+    contexts: Path,
+    registry: str,
+    patience_s: float,
+    kind: type[Worker] = Worker,
 ) -> list[Worker]:
     """Let the workers work; gives them, with what each has seen go wrong."""
     deadline = time.monotonic() + length_s
     made = [
-        Worker(lamina, number, seed, contexts=contexts, registry=registry, deadline=deadline, patience_s=patience_s)
+        kind(lamina, number, seed, contexts=contexts, registry=registry, deadline=deadline, patience_s=patience_s)
         for number in range(workers)
     ]
     threads = [threading.Thread(target=worker.work) for worker in made]
