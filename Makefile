@@ -7,6 +7,9 @@
 #               btrfs (hours); needs root. LAMINA_SEED=1 LAMINA_CUTS=200 (on each file system) LAMINA_POINTS=10 (of each command)
 #   make soak   50 commands at once on one root directory for ten minutes, then 10,000 execs and 1 GB of log of one container, then
 #               random layers checked; needs root. SOAK_S=SECONDS SOAK_WORKERS=50 SOAK_SEED=1
+#   make beside Lamina and Docker, if there is a dockerd, given the same commands: power cuts, kills, many at once, growth, confinement
+#               (tests/beside; needs root, starts a daemon of its own). WHAT=cuts,kills,soak,growth,confinement ENGINES=lamina,docker
+#               COUNT=40 SECONDS=120 WORKERS=50 EXECS=1000 SEED=1
 #   make vm-test  the tests marked `vm` on Debian's own kernel with cgroup v2, in a virtual machine; needs root. VM_TESTS=FILES or
 #               other words for pytest choose others, VM_SECURITY=selinux the kernel's security module for these (else AppArmor)
 #   make bench  Lamina and the engines that are here, timed on the same work (docs/speed.md); needs root and a quiet machine.
@@ -19,7 +22,7 @@ PYTEST_WORKERS ?= 3
 VM_PYTEST = tests/vm/machine.py $(BIN)/python -m pytest --timeout 900 --durations 20
 SELINUX_TESTS := tests/system/test_selinux.py
 
-.PHONY: test demo lint crash soak vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
+.PHONY: test demo lint crash soak beside vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
 
 # A test that fails is run once more, and listed as rerun: the machine may be slow at the wrong moment, a real fault fails twice.
 # The tests run even if lint finds something, so that one run tells everything; either one's failure is the target's.
@@ -39,6 +42,11 @@ crash: set-up-test
 soak: set-up-test
 	SOAK_S=$(or $(SOAK_S),600) SOAK_WORKERS=$(or $(SOAK_WORKERS),50) SOAK_SEED=$(or $(SOAK_SEED),1) LAMINA_CHECK_ROUNDS=500 \
 		$(BIN)/python -m pytest -s --timeout 36000 tests/system/test_soak.py tests/system/test_check_random.py
+
+beside: set-up-test
+	@PYTHONPATH=tests/system $(BIN)/python tests/beside $(if $(WHAT),--what $(WHAT)) $(if $(ENGINES),--engines $(ENGINES)) \
+		$(if $(COUNT),--count $(COUNT)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(WORKERS),--workers $(WORKERS)) \
+		$(if $(EXECS),--execs $(EXECS)) $(if $(SEED),--seed $(SEED))
 
 check-lint:
 	@echo "make lint: ruff, mypy, import-linter"
