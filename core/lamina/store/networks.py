@@ -51,7 +51,7 @@ class NetworkRecords:
 
     def find(self, name: str) -> Network | None:
         """Find by name, id, or the unambiguous beginning of an id; raises `UsageError` for an ambiguous one."""
-        rows = self._rows("SELECT * FROM networks WHERE name = ?1 OR id = ?1", name)
+        rows = self._rows("SELECT * FROM networks WHERE name = ? OR id = ?", name, name)
         if not rows and name and all(char in "0123456789abcdef" for char in name):
             rows = self._rows("SELECT * FROM networks WHERE id >= ? AND id < ? LIMIT 2", name, name + "g")
             if len(rows) > 1:

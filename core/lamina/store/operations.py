@@ -48,8 +48,10 @@ class Operation:
 
     def end_unless_owning(self, tx: sqlite3.Connection) -> None:
         """Delete the row of an operation that has failed, unless its own undoing failed too: then recovery goes on from the row."""
-        owned = " UNION ALL ".join(f"SELECT 1 FROM {table} WHERE operation = ?1" for table in ("containers", "layers", "endpoints"))
-        if self.id is not None and tx.execute(owned, (self.id,)).fetchone() is None:
+        owned = " UNION ALL ".join(
+            f"SELECT 1 FROM {table} WHERE operation = :id" for table in ("containers", "layers", "endpoints")
+        )
+        if self.id is not None and tx.execute(owned, {"id": self.id}).fetchone() is None:
             self.end(tx)
 
 

@@ -128,8 +128,8 @@ class _Driver:
         images = self.run.context.images
         kept = images.layer_keys() | _cached_chains(self.run)
         query = (
-            "SELECT key FROM layers AS one WHERE driver = ?1 AND state = 'sealed' AND NOT EXISTS"
-            " (SELECT 1 FROM layers WHERE driver = ?1 AND parent = one.key)"
+            "SELECT key FROM layers AS one WHERE driver = ? AND state = 'sealed' AND NOT EXISTS"
+            " (SELECT 1 FROM layers WHERE driver = one.driver AND parent = one.key)"
         )
         for (key,) in self.run.context.database.connection.execute(query, (self.driver.name,)).fetchall():
             if key in kept or self._is_intended(key):
