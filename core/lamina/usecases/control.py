@@ -235,11 +235,13 @@ class Control:
     def finish_removal(self, container: Container) -> None:
         """Go on with a removal that was killed."""
         with locked(self.context.run_dir, f"container-{container.id}"):
-            if self.context.records.by_id(container.id) is not None:
-                operation = Operation(name="rm")
-                with self.context.database.transaction() as tx:
-                    doomed = self.volumes.begin_removal(tx, container, operation) if container.config.auto_remove else []
-                self._remove(container, self._storage(container), doomed, operation)
+            if self.context.records.by_id(container.id) is None:
+                return
+            operation = Operation(name="rm")
+            with self.context.database.transaction() as tx:
+                doomed = self.volumes.begin_removal(tx, container, operation) if container.config.auto_remove else []
+            self._remove(container, self._storage(container), doomed, operation)
+        self.context.happened("removed", container)
 
     def _storage(self, container: Container) -> StorageDriver:
         try:

@@ -74,6 +74,8 @@ class Starter:
                     raise StateError(f"container '{container.name}' is running already")
                 if container.status is Status.PAUSED:
                     raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
+                if container.status is Status.REMOVING:
+                    raise StateError(f"container '{container.name}' is being removed")
                 counted: dict[str, Any] = {}
                 if keeps:
                     if container.status is not Status.RESTARTING or container.monitor_pid != os.getpid():
@@ -308,6 +310,8 @@ class Starter:
         code = error.exit_code if isinstance(error, StartError) else 128
         message = error.message if isinstance(error, LaminaError) else str(error)
         status = Status.CREATED if container.started_ns == 0 else Status.EXITED
+        if container.status is Status.CREATING and container.config.auto_remove:
+            status = Status.REMOVING  # `run --rm`, which removes it
         with self.context.database.transaction() as tx:
             self.context.records.set_state(
                 tx,
@@ -372,7 +376,8 @@ class Starter:
             code, finished_ns, error = self._read_exit(current)
             oom_killed = cgroups.oom_kills(cgroups.own_cgroup(current)) > 0
             self._take_down(current)
-            state = {"status": Status.EXITED, "monitor_pid": 0}
+            # One that goes with its end is on its way out from here on: else who is killed before the removal leaves it for ever.
+            state = {"status": Status.REMOVING if current.config.auto_remove else Status.EXITED, "monitor_pid": 0}
             if current.config.supervision is not None:
                 from lamina.usecases.restarts import ending
 
