@@ -89,9 +89,14 @@ def read_layers(home: str, key: str) -> list[str]:
 
 @contextlib.contextmanager
 def half_made(home: str, key: str) -> Iterator[str]:
-    """Give a path for something that is made there and then renamed to its place; a killed maker's is found by `sweep`."""
+    """Give a path for something that is made there and then renamed to its place.
+
+    What a killed maker has left is removed by the next one for that key, or by `sweep`.
+    """
     path = f"{home}/new/{os.getpid()}.{key}"
-    remove_tree(path)
+    for name in os.listdir(f"{home}/new"):
+        if name.endswith(f".{key}") and (_is_abandoned(name) or f"{home}/new/{name}" == path):
+            remove_tree(f"{home}/new/{name}")
     try:
         yield path
     finally:
@@ -129,8 +134,13 @@ def sweep(home: str) -> None:
     for folder in (*KEYED, "new"):
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(f"{home}/{folder}"):
-                if name.endswith(REMOVING) or (folder == "new" and not os.path.exists(f"/proc/{name.partition('.')[0]}")):
+                if name.endswith(REMOVING) or (folder == "new" and _is_abandoned(name)):
                     remove_tree(f"{home}/{folder}/{name}")
+
+
+def _is_abandoned(name: str) -> bool:
+    """Whether the maker of something half made is no more."""
+    return not os.path.exists(f"/proc/{name.partition('.')[0]}")
 
 
 def keys(home: str) -> list[str]:
