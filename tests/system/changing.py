@@ -28,7 +28,6 @@ ELSEWHERE = {
     "logout": "the same",
     "adopt": "tests/system/test_adopt.py kills it",
     "system_check": "tests/system/test_check.py kills a repair",
-    "system_start": "does what `start` does, for each container",
     **dict.fromkeys(("network_connect", "network_disconnect", "network_repair"), "tests/system/test_network_kills.py kills it"),
 }
 """Modules of commands that are broken off by tests of their own, and where."""
@@ -67,6 +66,7 @@ def script(place: Path, driver: str, other: str) -> list[Change]:
         change("commit ran one"),
         change("tag one two"),
         change("run --rm base true"),
+        change("run --rm base nothing-of-that-name", code=127),
         change("create --rm --name passing base", *sh, again=1),
         change("start -a passing", again=1),
         change("volume create kept", module="volume_create"),
@@ -90,7 +90,8 @@ def script(place: Path, driver: str, other: str) -> list[Change]:
         change("rmi built", again=1),
         change("image prune -a -f", module="image_prune"),
         change("image bootstrap host", module="image_bootstrap"),
-        change("create --name last host true", again=1),
+        change("load -q -i ARCHIVE"),
+        change("create --name last base true", again=1),
         change("container prune -f", module="container_prune"),
         change("builder prune -a -f", module="builder_prune"),
         change("network create outer", module="network_create", again=1),
@@ -103,15 +104,18 @@ def script(place: Path, driver: str, other: str) -> list[Change]:
     ]
 
 
-def running_script() -> list[tuple[str, Change, frozenset[str]]]:
-    """Give the commands for the container `alive` that runs: how it is before, the command, how it may be after a kill."""
+def running_script(policy: str) -> list[tuple[str, Change, frozenset[str]]]:
+    """Give the commands for the container `alive` that runs: how it is before, the command, how it may be after a kill.
+
+    `policy` is its restart policy; without one `system start` does nothing.
+    """
 
     def change(before: str, text: str, *after: str, module: str = "") -> tuple[str, Change, frozenset[str]]:
         words = tuple(text.split())
         return before, Change(name=text, module=module or words[0], words=words), frozenset({before, *after})
 
     return [
-        change("missing", "run -d --name alive base sleep 1000", "running", "exited"),
+        change("missing", f"run -d --restart {policy} --name alive base sleep 1000", "running", "exited"),
         change("running", "exec alive true"),
         change("running", "update --pids-limit 100 alive"),
         change("running", "pause alive", "paused"),
@@ -119,10 +123,11 @@ def running_script() -> list[tuple[str, Change, frozenset[str]]]:
         change("running", "restart -t 0 alive", "exited"),
         change("running", "stop -t 0 alive", "exited"),
         change("exited", "start alive", "running"),
-        change("running", "system stop -t 0", "exited", module="system_stop"),
+        change("running", "system stop -t 0", "shut down", module="system_stop"),
         change("running", "kill alive", "exited"),
         change("exited", "start alive", "running"),
         change("running", "rm -f alive", "exited", "missing"),
+        *([] if policy == "no" else [change("shut down", "system start", "exited", "running", module="system_start")]),
     ]
 
 

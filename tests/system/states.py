@@ -5,6 +5,7 @@ unpacked on a driver is a cache, which may be there or not, but is whole if it i
 run, and how that ended, may be lost with the power.
 """
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -142,7 +143,7 @@ def neither(found: State, old: State, new: State) -> list[str]:
 
 def database_rows(root: Path) -> dict[str, list[tuple[object, ...]]]:
     """Give every row of every table."""
-    with sqlite3.connect(f"file:{root}/lamina.db?mode=ro", uri=True) as connection:
+    with contextlib.closing(sqlite3.connect(f"file:{root}/lamina.db?mode=ro", uri=True)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in names}
 
