@@ -7,6 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from cases import SLOWNESS
+
 CHANGING = (
     "mount", "umount2", "fsopen", "fsconfig", "fsmount", "move_mount", "open_tree", "mount_setattr", "pivot_root", "chroot",
     "unshare", "setns", "sethostname", "setdomainname", "clone", "clone3", "fork", "vfork", "execve", "execveat", "kill", "tkill",
@@ -30,7 +32,7 @@ def strace(command: list[str], output: Path, *, everything: bool = False) -> sub
     traced = [] if everything else ["-e", f"trace={','.join(CHANGING)}"]
     return subprocess.run(
         ["strace", "-f", "-y", "-qq", "-s", "4096", "-e", "signal=none", *traced, "-o", str(output), *command],
-        capture_output=True, text=True, check=False, timeout=100, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, timeout=100 * SLOWNESS, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
