@@ -372,6 +372,32 @@ def test_collecting_waits_for_who_adds(images):
     other.database.close()
 
 
+def test_collecting_is_left_to_others_if_somebody_always_adds(images, monkeypatch):
+    monkeypatch.setattr("lamina.store.content.PATIENCE_S", 0.1)
+    with images.content.ingest() as ingest:
+        garbage = ingest.put(b"garbage")
+        ingest.flush()
+        with images.ingest():
+            assert images.delete_unreferenced_blobs() == 0
+            assert images.content.has_garbage
+        assert images.content.exists(garbage)
+    with images.ingest():
+        pass
+    assert not images.content.exists(garbage)
+
+
+def test_an_image_that_is_removed_while_it_is_recognised_is_not_here(images, monkeypatch):
+    image, name = make(images, "a"), Reference.parse("new")
+    found = images.find_whole(image.id)
+    assert images.recognise(image.id, names=[name]) == found
+    assert name in images.names(image)
+    images.remove(str(image.id), users=lambda _id: [], force=True)
+    assert images.recognise(image.id, names=[name]) is None
+    monkeypatch.setattr(images, "find_whole", lambda _id: found)  # it was there a moment ago
+    assert images.recognise(image.id, names=[name]) is None
+    assert images.all_names() == []
+
+
 def test_a_blob_with_another_digest_than_expected_is_not_committed(images):
     with images.content.ingest() as ingest, ingest.writer() as writer:
         writer.write(b"content")

@@ -134,10 +134,9 @@ def _finish(session: Session, state: State) -> Built:
         _tag(session, image, request.names)
     else:
         content = config.to_bytes()
-        found = images.find_whole(Digest.of(content))
+        found = images.recognise(Digest.of(content), names=request.names)
         if found is not None:
             image = found
-            _tag(session, image, request.names)
         else:
             from lamina.store.oci_archive import oci_manifest
 

@@ -155,9 +155,8 @@ class _Pull:
         try:
             with self.images.ingest() as ingest:
                 before = [self._named(each) for each in self.names]
-                known = self.images.find_whole(manifest.config.digest)
+                known = self.images.recognise(manifest.config.digest, names=self.names, known_as=known_as)
                 if known is not None:
-                    self.images.recognise(known, known_as, self.names)
                     pulled = Pulled(image=known, digest=root.digest, is_new=any(each != known.id for each in before))
                 else:
                     image, warning = self._bring(ingest, document, manifest, known_as, operation)

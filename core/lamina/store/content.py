@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, Self
@@ -22,6 +23,8 @@ from lamina.model.image import Descriptor, Index
 LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'
 _TEMPORARY_PREFIX = "blob-"
 _LOCK = "image.lock"
+PATIENCE_S = 10.0
+_PAUSE_S = 0.01
 _CHUNK_BYTES = 1 << 20
 
 
@@ -148,15 +151,21 @@ class ContentStore:
     def exclusive(self, *, wait: bool = True) -> Iterator[bool]:
         """Hold off every `ingest()`. Yield whether that succeeded: without `wait` it is False while one is running.
 
+        With it that is tried for `PATIENCE_S`, no longer: some ingest may always be running, as they don't wait for each other.
         Leavings of ingests that were killed are deleted on the way. Who deletes all that nobody has calls `forget_garbage` first.
         """
         self.prepare()
         with contextlib.ExitStack() as undo:
-            try:
-                undo.enter_context(self._locked(_LOCK, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)))
-            except BlockingIOError:
-                yield False
-                return
+            give_up_s = time.monotonic() + (PATIENCE_S if wait else 0)
+            while True:
+                try:
+                    undo.enter_context(self._locked(_LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= give_up_s:
+                        yield False
+                        return
+                    time.sleep(_PAUSE_S)
             for name in os.listdir(self.tmp_dir):
                 if name.startswith(_TEMPORARY_PREFIX):
                     _unlink(os.path.join(self.tmp_dir, name))

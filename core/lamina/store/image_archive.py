@@ -58,11 +58,8 @@ def load(
             found = oci_archive.find_images(spool) if spool.is_layout else docker_archive.find_images(spool)
             loaded = []
             for one in found:
-                image = images.find_whole(Digest.of(one.config))
-                if image is not None:  # the same image, perhaps packed in another way, takes no space again
-                    for name in one.names:
-                        images.tag(image, name)
-                else:
+                image = images.recognise(Digest.of(one.config), names=one.names)
+                if image is None:
                     layers = [layer.commit() for layer in one.layers]
                     image = images.add(ingest, manifest=one.manifest, config=one.config, layers=layers, names=one.names)
                 loaded.append(LoadedImage(image=image, names=tuple(one.names)))

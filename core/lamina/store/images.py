@@ -194,15 +194,24 @@ class ImageStore:
         """List the repositories that are known to have the image, each with the digest by which it knows it."""
         return digests_of(self.database.connection, image.id)
 
-    def recognise(self, image: Image, known_as: Sequence[tuple[str, Digest]], names: Sequence[Reference] = ()) -> None:
-        """Note by which digests repositories know an image that is there, and give it names."""
+    def recognise(
+        self, image_id: Digest, *, names: Sequence[Reference] = (), known_as: Sequence[tuple[str, Digest]] = ()
+    ) -> Image | None:
+        """Give an image that is here whole more names, and note by which digests repositories know it; None if it isn't here.
+
+        So an image takes no space again, though it may come packed in another way.
+        """
+        image = self.find_whole(image_id)
+        if image is None or (not known_as and set(names) <= set(self.names(image))):
+            return image
         with self._changing() as tx:
-            if self._by_id(tx, image.id) is None:
-                raise no_such_image(image.id)
+            if self._by_id(tx, image_id) is None:
+                return None  # somebody has just removed it
             for name in names:
-                self._name(tx, image.id, name)
+                self._name(tx, image_id, name)
             for repository, digest in known_as:
-                remember_digest(tx, image.id, repository, digest)
+                remember_digest(tx, image_id, repository, digest)
+        return image
 
     def _check(self, manifest: bytes, config: bytes, layers: Sequence[LayerBlob]) -> tuple[Image, list[LayerBlob]]:
         from lamina.model.image import Manifest
@@ -400,7 +409,8 @@ class ImageStore:
     def delete_unreferenced_blobs(self, *, wait: bool = True) -> int:
         """Delete every blob that no image, build cache or running build has; return the bytes freed.
 
-        Waits until nobody adds content, since what is added has no row yet; without `wait` does nothing meanwhile.
+        Waits a while for those who add content, as what they add has no row yet. If somebody always does, or without `wait`, it
+        is left to whoever is the last of them.
         """
         freed_bytes = 0
         with self.content.exclusive(wait=wait) as held:

@@ -141,10 +141,8 @@ class Adoption:
         images = self.context.images
         config = data.config(image)
         names = self._free_names(image)
-        known = images.find_whole(image.id)
+        known = images.recognise(image.id, names=names)
         if known is not None:
-            for name in names:
-                images.tag(known, name)
             self.done.images.append(AdoptedImage(image=known, docker_id=image.id, names=names, was_here=True))
             return
         try:

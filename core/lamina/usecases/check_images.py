@@ -50,9 +50,9 @@ def _check_blobs(run: Check) -> None:
         orphans &= _orphans(run)
     for digest in sorted(orphans):
 
-        def collect() -> str:
+        def collect(digest: Digest = digest) -> str | None:
             run.context.images.delete_unreferenced_blobs()
-            return "deleted"
+            return "deleted" if not content.exists(digest) else None
 
         run.found("blob", digest, "no image and no build has it", repair=collect)
 
@@ -84,7 +84,9 @@ def _damaged(run: Check, digest: Digest) -> None:
 
     def delete() -> str | None:
         """Take the damaged blob away: else a pull would take it for there."""
-        with run.context.images.content.exclusive():
+        with run.context.images.content.exclusive() as held:
+            if not held:
+                return None  # others add content all the time
             if _is_damaged(run, digest):
                 run.context.images.content.delete(digest)
         run.context.images.forget_build_steps(digest)

@@ -148,8 +148,7 @@ def push_image(context: Context, name: str, *, report: "Report | None" = None, a
         copied = copy_image(source, destination, report=report or tell_nobody)
     with context.database.transaction() as tx:
         remember_blobs(tx, reference.domain, reference.path, copied.blobs)
-    with contextlib.suppress(NotFoundError):  # it was removed meanwhile
-        context.images.recognise(image, [(reference.name, copied.digest)])
+    context.images.recognise(image.id, known_as=[(reference.name, copied.digest)])
     return copied
 
 
