@@ -109,6 +109,7 @@ def test_a_wrong_manifest_is_refused_by_the_name_of_the_field(change, named):
         ({"config": {"Env": ["=b"]}}, "Env"),
         ({"config": {"Env": ["A=\0"]}}, "Env"),
         ({"config": {"Labels": {"a": 1}}}, "Labels"),
+        ({"config": {"Volumes": {"/a\0b": {}}}}, "Volumes"),
         ({"config": {"Healthcheck": {"Interval": "1s"}}}, "Interval"),
         ({"history": [{"empty_layer": 1}]}, r"history\[0\].*empty_layer"),
     ],
@@ -118,7 +119,10 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_the_field(change, named
         ImageConfig.from_json({**CONFIG, **change})
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000, b" " * (MAX_DOCUMENT_BYTES + 1)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b'{"a": NaN}', rb'{"a": "\uD800"}', rb'{"\udcff": 1}', b"[" * 100_000, b" " * (MAX_DOCUMENT_BYTES + 1)],
+)
 def test_bytes_that_are_no_json_document_are_an_archive_error(content):
     with pytest.raises(ArchiveError, match="manifest"):
         parse_document(content, "manifest")

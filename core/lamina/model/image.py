@@ -46,9 +46,12 @@ def parse_document(content: bytes, what: str) -> Any:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise ArchiveError(f"{what} has {len(content)} bytes, more than {MAX_DOCUMENT_BYTES}")
     try:
-        return json.loads(content, parse_constant=_refuse_constant)
+        value = json.loads(content, parse_constant=_refuse_constant)
+        if b"\\ud" in content.lower():  # half of a character, which JSON can say and no program can be given
+            dump_document(value)
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{what} is not valid JSON: {str(error)[:200]}") from None
+    return value
 
 
 def dump_document(document: Any) -> bytes:
@@ -136,8 +139,8 @@ class Fields:
         value = self.take(name)
         if value is None:
             return ()
-        if not isinstance(value, dict):
-            raise self.wrong(name, "is not a JSON object")
+        if not isinstance(value, dict) or any("\0" in key for key in value):
+            raise self.wrong(name, "is not a JSON object with texts for keys")
         return tuple(value)
 
     def list(self, name: str) -> list[Any]:
