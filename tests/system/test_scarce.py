@@ -6,17 +6,20 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import archives
 import pytest
-from cases import FOREVER, Lamina, driver_of, each_driver
-from leaks import nothing_left
+from cases import FOREVER, Lamina, driver_of, each_driver, wait_until
+from leaks import nothing_left, reap
 
 from lamina.engine import Engine
 from lamina.store.image_archive import load
 from lamina.testing.disks import mount_image
+
+SIZES_BYTES = [size << 20 for size in (range(4, 48, 2) if os.environ.get("LAMINA_KILLS") == "all" else (12, 64))]
+"""Of the memory that a command may have: too little, and enough."""
 
 
 @pytest.fixture
@@ -138,9 +141,10 @@ def limited(lamina: Lamina, limit: Callable[[], None], *words: str) -> subproces
     )
 
 
-def sweep(lamina: Lamina, limits: Iterator[Callable[[], None]]) -> int:
+def sweep(lamina: Lamina, limits: Iterator[Callable[[], None]], *, settled: Callable[[], bool] = lambda: True) -> int:
     """Run, execute and remove under each limit in turn: each works, or fails with an error line and leaves nothing."""
-    lamina.background("--name", "live", "--network", "none", "base", *FOREVER)
+    if "live" not in lamina("ps", "--format", "{{.Names}}"):
+        lamina.background("--name", "live", "--network", "none", "base", *FOREVER)
     failures = 0
     for limit in limits:
         for words in (
@@ -149,6 +153,7 @@ def sweep(lamina: Lamina, limits: Iterator[Callable[[], None]]) -> int:
             ("commit", "live", "made"),
         ):
             done = limited(lamina, limit, *words)
+            wait_until(settled, "the end of what a killed command left", timeout_s=60)
             if done.returncode == 0 or "Fatal Python error" in done.stderr:
                 continue
             failures += 1
@@ -176,27 +181,48 @@ def test_too_little_memory_is_one_error_line(lamina: Lamina):
     assert sweep(lamina, limits)
 
 
-@pytest.fixture
-def pids_cgroup(tmp_path: Path) -> Iterator[Path]:
-    """A cgroup of the pids controller, of our own."""
-    (top,) = [Path(place) for place in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup") if Path(place, "cgroup.procs").exists()][:1]
-    cgroup = top / f"lamina-test-{os.getpid()}"
-    cgroup.mkdir()
-    yield cgroup
-    for pid in (cgroup / "cgroup.procs").read_text(encoding="ascii").split():
-        (top / "cgroup.procs").write_text(pid, encoding="ascii")
-    cgroup.rmdir()
+class OwnCgroup:
+    """A cgroup of our own, for commands; `files` are version 1's or 2's that get the value, so far as they are there."""
+
+    def __init__(self, controller: str, files: tuple[str, ...], value: int) -> None:
+        places = [
+            Path(place) for place in (f"/sys/fs/cgroup/{controller}", "/sys/fs/cgroup") if Path(place, "cgroup.procs").exists()
+        ]
+        self.path = places[0] / f"lamina-test-{os.getpid()}"
+        self.path.mkdir()
+        for file in files:
+            if (self.path / file).exists():
+                (self.path / file).write_text(str(value), encoding="ascii")
+
+    def enter(self) -> None:
+        (self.path / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+    def is_empty(self) -> bool:
+        reap(set())
+        return not (self.path / "cgroup.procs").read_text(encoding="ascii")
 
 
-def test_too_few_processes_are_one_error_line(lamina: Lamina, pids_cgroup: Path):
-    def at_most(number: int) -> Callable[[], None]:
-        def enter() -> None:
-            (pids_cgroup / "pids.max").write_text(str(number), encoding="ascii")
-            (pids_cgroup / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+def swept(lamina: Lamina, controller: str, files: tuple[str, ...], values: Sequence[int]) -> int:
+    """Sweep with each value in a cgroup that commands are in, and the monitors that they leave."""
+    failures = 0
+    for value in values:
+        cgroup = OwnCgroup(controller, files, value)
+        try:
+            failures += sweep(lamina, iter([cgroup.enter]), settled=cgroup.is_empty)
+        finally:
+            cgroup.path.rmdir()
+    return failures
 
-        return enter
 
-    assert sweep(lamina, (at_most(number) for number in (1, 2, 3, 4, 6)))
+def test_too_few_processes_are_one_error_line(lamina: Lamina):
+    assert swept(lamina, "pids", ("pids.max",), (1, 2, 3, 4, 6))
+
+
+def test_what_is_killed_for_want_of_memory_loses_nothing(lamina: Lamina):
+    """By the kernel, as a command must be that is in a cgroup with less than it needs."""
+    files = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max")
+    failures = swept(lamina, "memory", files, SIZES_BYTES)
+    assert 0 < failures < 3 * len(SIZES_BYTES), "some were killed, some had enough"
 
 
 def test_the_reserve_is_made_when_there_is_room_again(small: Lamina, tmp_path: Path):

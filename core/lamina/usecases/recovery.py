@@ -127,7 +127,8 @@ class Recovery:
         try:
             for container in context.records.of_operation(operation_id):
                 if container.status is Status.CREATING:
-                    self.use_cases.creation.undo(container)
+                    with locked(context.run_dir, f"container-{container.id}"):  # whose file a killed start has left
+                        self.use_cases.creation.undo(container)
                 else:
                     self.use_cases.starter.undo_start(container)
             for endpoint_id in context.records.endpoints_of_operation(operation_id):
