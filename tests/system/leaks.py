@@ -145,9 +145,12 @@ def nothing_left(root: Path) -> Iterator[None]:
         yield
         settle_and_remove(root)
     except BaseException:
-        end(
-            descendants().keys() - processes_before.keys()
-        )  # the engine can't be relied upon: what it would have ended goes this way
+        # The engine can't be relied upon: what it would have ended and removed goes this way.
+        end(descendants().keys() - processes_before.keys())
+        reap(set(processes_before))
+        for path in left_cgroups(root):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
         raise
     after: dict[str, Callable[[], object]] = {
         "processes": lambda: {pid: words for pid, words in descendants().items() if pid not in processes_before},
