@@ -132,6 +132,9 @@ def test_copies_between_stages_are_keyed_by_what_is_copied(lamina: Lamina, tmp_p
     )
     assert context.made("-t", "made") == []
     assert lamina("run", "--rm", "made", "cat", "/out") == "kept"
+    context.write({"Dockerfile": dockerfile.format("two").replace("echo kept", "echo other")})
+    assert len(context.made("-t", "made")) == 3, "now it has"
+    assert lamina("run", "--rm", "made", "cat", "/out") == "other"
 
 
 @one_driver

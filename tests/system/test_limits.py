@@ -19,8 +19,8 @@ from lamina.runtime.cgroups import cgroup_of
 
 pytestmark = pytest.mark.vm
 MACHINE = hierarchies()
-HOG = "x=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; while :; do x=$x$x; done"
-"""A shell's variable that doubles until there is no memory."""
+HOG = "x=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; while [ ${#x} -lt 200000000 ]; do x=$x$x; done"
+"""A shell's variable that doubles until there is no memory; on an engine that sets no limit it leaves the machine some."""
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 """
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -175,8 +176,13 @@ def test_the_file_keeps_its_inode_and_what_a_person_wrote_into_it(engine: Engine
 def test_a_file_that_its_container_has_made_huge_is_not_read_but_begun_anew(engine: Engine):
     """A file of holes costs the container nothing, and whoever reads it the memory of the host."""
     first = run(engine, "first")
-    first.exec(["truncate", "-s", "64m", "/etc/hosts"])
-    run(engine, "second")
+    first.exec(["truncate", "-s", "64g", "/etc/hosts"])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, before[1]))
+    try:
+        run(engine, "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
     assert hosts(first)["localhost"] == ["127.0.0.1", "::1"]
     assert "second" in hosts(first)
     assert int(first.exec_output(["stat", "-c", "%s", "/etc/hosts"])) < 1000

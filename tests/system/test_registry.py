@@ -145,7 +145,7 @@ def test_a_tampered_blob_is_refused_and_leaves_nothing(registry: Registry, place
         digest = blobs_of(engine, name)[1].digest
     file = registry.blob_file(digest)
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[4] ^= 1  # the time of gzip's header: what it unpacks to stays the same
     file.write_bytes(content)
     with place.engine() as engine, pytest.raises(IntegrityError, match=digest):
         engine.images.pull(name)
