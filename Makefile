@@ -5,6 +5,8 @@
 #   make lint   ruff, mypy and import-linter
 #   make crash  the tests that kill, at every changing system call instead of a few, and those that cut the power, on ext4, xfs and
 #               btrfs (hours); needs root. LAMINA_SEED=1 LAMINA_CUTS=200 (on each file system) LAMINA_POINTS=10 (of each command)
+#   make defences  one defence of the engine taken out at a time, and its tests seen to fail (docs/security.md; half an hour); needs
+#               root. DEFENCES=WORDS for those whose entry in tests/defences/table.py contains one of them
 #   make soak   50 commands at once on one root directory for ten minutes, then 10,000 execs and 1 GB of log of one container, then
 #               random layers checked; needs root. SOAK_S=SECONDS SOAK_WORKERS=50 SOAK_SEED=1
 #   make beside Lamina and Docker, if there is a dockerd, given the same commands: power cuts, kills, many at once, growth, confinement
@@ -22,7 +24,7 @@ PYTEST_WORKERS ?= 3
 VM_PYTEST = tests/vm/machine.py $(BIN)/python -m pytest --timeout 900 --durations 20
 SELINUX_TESTS := tests/system/test_selinux.py
 
-.PHONY: test demo lint crash soak beside vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
+.PHONY: test demo lint crash defences soak beside vm-test bench check-lint set-up-test set-up-demo set-up-vm clean
 
 # A test that fails is run once more, and listed as rerun: the machine may be slow at the wrong moment, a real fault fails twice.
 # The tests run even if lint finds something, so that one run tells everything; either one's failure is the target's.
@@ -38,6 +40,9 @@ lint: set-up-test check-lint
 
 crash: set-up-test
 	LAMINA_KILLS=all $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 36000 -k "kill or come_and_go_at_once or power_cut" tests/system
+
+defences: set-up-test
+	@LAMINA_RACES=5000 LAMINA_COPIES=500 LAMINA_ENTERED=20 $(BIN)/python -u tests/defences/run.py $(DEFENCES)
 
 soak: set-up-test
 	SOAK_S=$(or $(SOAK_S),600) SOAK_WORKERS=$(or $(SOAK_WORKERS),50) SOAK_SEED=$(or $(SOAK_SEED),1) LAMINA_CHECK_ROUNDS=500 \
