@@ -80,6 +80,8 @@ class Driver:
             if method is Method.OVERLAY:
                 for parent in parents:
                     companions.ensure(home, parent)
+                # A `volatile` mount that ended without its sync leaves it, and the kernel refuses the next (overlayfs.rst).
+                remove_tree(f"{work_dir(home, key)}/work/incompat")
             companions.forget(home, key)
             form.to_mounted(home, key, _MOUNTED_FORM[method])
         return True
