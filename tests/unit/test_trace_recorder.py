@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.linux import libc, mount
+from lamina.linux import libc, mount, process
 from lamina.linux.recorder import Recorder
 from lamina.usecases.trace import Notes, Row
 
@@ -89,15 +89,16 @@ def test_a_failed_call_is_noted_with_its_error_and_still_raises(recorder: Record
     ]  # fmt: skip
 
 
-def test_a_childs_calls_are_its_own_and_it_is_found_by_its_parents_fork(recorder: Recorder, tmp_path: Path) -> None:
-    pid = os.fork()
+@pytest.mark.parametrize("call", ["clone", "clone3"])
+def test_a_childs_calls_are_its_own_and_it_is_found_by_its_parents_fork(recorder: Recorder, tmp_path: Path, call: str) -> None:
+    pid = os.fork() if call == "clone" else process.fork_into(0)
     if pid == 0:
         recorder.enters("child")
         os.mkdir(str(tmp_path / "made"))
         os._exit(0)
     os.waitpid(pid, 0)
     found = {row.name: row for row in rows(recorder)}
-    assert (found["clone"].pid, found["clone"].role, found["clone"].result) == (os.getpid(), "lamina", str(pid))
+    assert (found[call].pid, found[call].role, found[call].result) == (os.getpid(), "lamina", str(pid))
     assert (found["mkdir"].pid, found["mkdir"].role) == (pid, "child")
 
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from lamina.linux.fs import read_bytes
+
 MOUNT_POINT = "/sys/fs/cgroup"
 TIMEOUT_S = 10.0
 """For what the kernel does after a write has returned: freezing, and the last steps of a killed process."""
@@ -46,17 +48,16 @@ def hierarchies() -> Hierarchies:
         return Hierarchies(dict.fromkeys(read(f"{MOUNT_POINT}/cgroup.controllers").split(), MOUNT_POINT), MOUNT_POINT)
     found: dict[str, str] = {}
     unified = ""
-    with open("/proc/self/mountinfo", "rb") as lines:
-        for line in lines:
-            if b" - cgroup" not in line:  # there may be thousands of others
-                continue
-            left, _, right = line.decode("utf-8", "surrogateescape").partition(" - ")
-            place, kind = left.split(" ")[4], right.split()
-            if kind[0] == "cgroup2" and not unified:
-                unified = place
-            elif kind[0] == "cgroup":
-                for word in kind[2].split(","):
-                    found.setdefault(word, place)  # `rw` and `name=systemd` are no controllers, and nobody asks for them
+    for line in read_bytes("/proc/self/mountinfo").split(b"\n"):
+        if b" - cgroup" not in line:  # there may be thousands of others
+            continue
+        left, _, right = line.decode("utf-8", "surrogateescape").partition(" - ")
+        place, kind = left.split(" ")[4], right.split()
+        if kind[0] == "cgroup2" and not unified:
+            unified = place
+        elif kind[0] == "cgroup":
+            for word in kind[2].split(","):
+                found.setdefault(word, place)  # `rw` and `name=systemd` are no controllers, and nobody asks for them
     if unified:
         for controller in read(f"{unified}/cgroup.controllers").split():
             found.setdefault(controller, unified)
@@ -147,9 +148,9 @@ class Cgroup:
         """Read a controller's file."""
         return read(f"{self.directory(controller)}/{file}")
 
-    def write(self, controller: str, file: str, text: str) -> None:
-        """Write a controller's file."""
-        write(f"{self.directory(controller)}/{file}", text)
+    def write(self, controller: str, file: str, *texts: str) -> None:
+        """Write a controller's file, each text by itself."""
+        write(f"{self.directory(controller)}/{file}", *texts)
 
     def pids(self) -> list[int]:
         """The pids of the processes in it and below it, as this process's PID namespace numbers them."""
@@ -226,15 +227,15 @@ def inherit_cpuset(place: str, name: str) -> None:
 
 def read(path: str) -> str:
     """Read one of the kernel's files."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
+    return read_bytes(path).decode("utf-8", "surrogateescape")
 
 
-def write(path: str, text: str) -> None:
-    """Write one of the kernel's files by one write(2)."""
+def write(path: str, *texts: str) -> None:
+    """Write one of the kernel's files, each text by one write(2)."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, text.encode())
+        for text in texts:
+            os.write(fd, text.encode())
     except OSError as error:
         error.filename = path
         raise

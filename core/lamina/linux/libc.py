@@ -31,6 +31,7 @@ for _name, _argtypes in {
     "unshare": (c_int,),
     "setns": (c_int, c_int),
     "sethostname": (c_char_p, c_size_t),
+    "socket": (c_int, c_int, c_int),
     "prctl": (c_int, c_ulong, c_ulong, c_ulong, c_ulong),
     "syncfs": (c_int,),
     "fstatfs": (c_int, c_void_p),
@@ -43,11 +44,22 @@ for _name, _argtypes in {
 
 libc.syscall.restype = c_long
 
-# syscall(2) once more, with the types of fsconfig(2): they need not be said at each call, and a union has one for each layer.
-_function = libc["syscall"]
-_function.argtypes = (c_long, c_int, c_uint, c_char_p, c_char_p, c_int)
-_function.restype = c_long
-libc.fsconfig = _function  # type: ignore[attr-defined]  # each of its functions is an attribute
+# syscall(2) once more for each call that a start makes often: its types need not be said at each call, which takes as long again.
+TYPED_CALLS = {
+    "open_tree": (c_int, c_char_p, c_uint),
+    "move_mount": (c_int, c_char_p, c_int, c_char_p, c_uint),
+    "fsopen": (c_char_p, c_uint),
+    "fsconfig": (c_int, c_uint, c_char_p, c_char_p, c_int),
+    "fsmount": (c_int, c_uint, c_uint),
+    "openat2": (c_int, c_char_p, c_void_p, c_size_t),
+    "mount_setattr": (c_int, c_char_p, c_uint, c_void_p, c_size_t),
+}
+"""By attributes of `libc` that want the call's number first."""
+for _name, _types in TYPED_CALLS.items():
+    _function = libc["syscall"]
+    _function.argtypes = (c_long, *_types)
+    _function.restype = c_long
+    setattr(libc, _name, _function)
 
 # asm-generic numbers; x86_64, aarch64 and riscv64 share all from pidfd_send_signal (424) on.
 SYS_PIDFD_SEND_SIGNAL = 424
@@ -58,6 +70,7 @@ SYS_FSCONFIG = 431
 SYS_FSMOUNT = 432
 SYS_PIDFD_OPEN = 434
 SYS_CLONE3 = 435
+SYS_CLOSE_RANGE = 436
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 SYS_SECCOMP = {"x86_64": 317}.get(os.uname().machine, 277)  # the others by asm-generic/unistd.h

@@ -22,9 +22,6 @@ from lamina.linux.libc import (
     SYS_OPEN_TREE,
     SYS_PIVOT_ROOT,
     c_char_p,
-    c_int,
-    c_uint,
-    c_ulong,
     failed,
     libc,
     syscall,
@@ -80,7 +77,7 @@ def fsmount(fstype: str, options: tuple[tuple[str, str | None], ...] = (), *, fl
     `/proc/self/fd`; so is a path with a backslash, which overlayfs takes for an escape in `upperdir` and `workdir`. The
     kernel's own words about a refused option are part of the error (fsopen(2), "Message retrieval").
     """
-    context = syscall(SYS_FSOPEN, c_char_p(fstype.encode()), c_uint(FSOPEN_CLOEXEC))
+    context = libc.fsopen(SYS_FSOPEN, fstype.encode(), FSOPEN_CLOEXEC)
     if context < 0:
         raise failed("fsopen", fstype)
     held: list[int] = []
@@ -98,10 +95,10 @@ def fsmount(fstype: str, options: tuple[tuple[str, str | None], ...] = (), *, fl
                 raise _context_error(context, "fsconfig", key if value is None else f"{key}={value}")
         if libc.fsconfig(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0) < 0:
             raise _context_error(context, "fsconfig", fstype)
-        fd = syscall(SYS_FSMOUNT, c_int(context), c_uint(FSMOUNT_CLOEXEC), c_uint(_attributes(flags)))
+        fd = libc.fsmount(SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, _attributes(flags))
         if fd < 0:
             raise _context_error(context, "fsmount", fstype)
-        return fd
+        return int(fd)
     finally:
         for each in held:
             os.close(each)
@@ -128,29 +125,17 @@ def open_tree(path: str, *, dir_fd: int = AT_FDCWD, recursive: bool = False, fol
     """
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     flags |= (0 if path else AT_EMPTY_PATH) | (0 if follow else AT_SYMLINK_NOFOLLOW)
-    fd = syscall(SYS_OPEN_TREE, c_int(dir_fd), c_char_p(os.fsencode(path)), c_uint(flags))
+    fd = libc.open_tree(SYS_OPEN_TREE, dir_fd, os.fsencode(path), flags)
     if fd < 0:
         raise failed("open_tree", path or f"/proc/self/fd/{dir_fd}")
-    return fd
+    return int(fd)
 
 
 def move_mount(mount_fd: int, target: str = "", *, target_fd: int = AT_FDCWD) -> None:
-    """Attach a detached mount at the path, or at the file that `target_fd` is open on."""
+    """Attach a detached mount at the path, which begins at the directory `target_fd`, or at the file that is open as that."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
-    if (
-        syscall(
-            SYS_MOVE_MOUNT,
-            c_int(mount_fd),
-            c_char_p(b""),
-            c_int(target_fd),
-            c_char_p(os.fsencode(target)),
-            c_uint(flags),
-        )
-        < 0
-    ):
-        raise (
-            failed("move_mount", None if target else f"/proc/self/fd/{target_fd}") if not target else failed("move_mount", target)
-        )
+    if libc.move_mount(SYS_MOVE_MOUNT, mount_fd, b"", target_fd, os.fsencode(target), flags) < 0:
+        raise failed("move_mount", target or f"/proc/self/fd/{target_fd}")
 
 
 def set_attributes(fd: int, flags: int, *, clear: int = 0, recursive: bool = False, propagation: int = 0) -> None:
@@ -159,7 +144,7 @@ def set_attributes(fd: int, flags: int, *, clear: int = 0, recursive: bool = Fal
     if flags & (MS_NOATIME | MS_STRICTATIME):
         attr.attr_clr |= _ATTR_ATIME_MASK
     how = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    if syscall(SYS_MOUNT_SETATTR, c_int(fd), c_char_p(b""), c_uint(how), ctypes.byref(attr), c_ulong(ctypes.sizeof(attr))) < 0:
+    if libc.mount_setattr(SYS_MOUNT_SETATTR, fd, b"", how, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
         raise failed("mount_setattr", f"/proc/self/fd/{fd}")
 
 
@@ -170,7 +155,7 @@ def idmap(fd: int, user_namespace_fd: int, *, recursive: bool = False) -> None:
     """
     attr = _MountAttr(MOUNT_ATTR_IDMAP, 0, 0, user_namespace_fd)
     how = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    if syscall(SYS_MOUNT_SETATTR, c_int(fd), c_char_p(b""), c_uint(how), ctypes.byref(attr), c_ulong(ctypes.sizeof(attr))) < 0:
+    if libc.mount_setattr(SYS_MOUNT_SETATTR, fd, b"", how, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
         raise failed("mount_setattr", os.readlink(f"/proc/self/fd/{fd}"))
 
 

@@ -14,11 +14,13 @@ from lamina.linux.libc import failed, libc
 
 PROC_SUPER_MAGIC = 0x9FA0
 _ROOT_INODE = 1
+_StatFs = ctypes.c_long * 32
+"""As large as struct statfs at least, whose first field is the number."""
 
 
 def filesystem_magic(fd: int) -> int:
     """What kind of file system an open file is on, by the kernel's number (statfs(2)); O_PATH will do."""
-    buffer = (ctypes.c_long * 32)()
+    buffer = _StatFs()
     if libc.fstatfs(fd, buffer) < 0:
         raise failed("fstatfs", f"/proc/self/fd/{fd}")
     return buffer[0]

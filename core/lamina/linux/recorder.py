@@ -120,7 +120,7 @@ class Recorder:
                 self._replace(holder, name, self._spawning(getattr(holder, name)))
         for name in _LIBC_CALLS:
             self._replace(c_library.libc, name, self._of_libc(getattr(c_library.libc, name), name))
-        for name in ("syscall", "fsconfig"):
+        for name in ("syscall", *c_library.TYPED_CALLS):
             self._replace(c_library.libc, name, self._by_number(getattr(c_library.libc, name)))
         c_library.listener = self
 
@@ -234,19 +234,21 @@ class Recorder:
         return recorded
 
     def _forking(self, original: Any, call: str) -> Any:
-        def recorded(*arguments: Any) -> int:
+        def recorded(kinds: int | None = None, *, cgroup_fd: int = -1) -> int:
             child = f"{self.process}.{self._forks}"
+            flags = ([_said("unshare", 0, kinds)] if kinds else []) + (["CLONE_INTO_CGROUP"] if cgroup_fd >= 0 else [])
+            text = f"{child} {'|'.join(flags)}"
             began = time.monotonic_ns()
             try:
-                pid: int = original(*arguments)
+                pid: int = original() if kinds is None else original(kinds, cgroup_fd=cgroup_fd)
             except OSError as error:
-                self._call(began, call, _failure(error), child)
+                self._call(began, call, _failure(error), text)
                 raise
             if pid == 0:
                 self.process, self._forks, self._open = child, 0, []
                 return 0
             self._forks += 1
-            self._call(began, call, pid, child)
+            self._call(began, call, pid, text)
             return pid
 
         return recorded

@@ -98,10 +98,6 @@ class Relay:
 
     def _watch_signals(self, wake_fd: int, *, raw: bool) -> dict[int, Any]:
         """Send signals on to the container, as `docker run` does; only a main thread can."""
-        import threading
-
-        if threading.current_thread() is not threading.main_thread():
-            return {}
         numbers = [signal.SIGWINCH] if self.tty else []
         if self.pid:
             numbers += [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
@@ -114,7 +110,10 @@ class Relay:
             except BlockingIOError:
                 pass
 
-        return {number: signal.signal(number, wake) for number in numbers}
+        try:
+            return {number: signal.signal(number, wake) for number in numbers}
+        except ValueError:  # not the main thread. Asking `threading` would import it, and its hook runs after each fork
+            return {}
 
     def _loop(self, wake_fd: int, *, raw: bool) -> int | None:
         for kind, payload in self.early:

@@ -54,28 +54,25 @@ class ShowCgroup(Step):
     def apply(self, place: Place) -> None:
         flags = lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC | (lm.MS_RDONLY if self.read_only else 0)
         if self.shown[0][0] == "":
-            self._bind(self.shown[0][1], place.mountpoint(cgroup.MOUNT_POINT, directory=True), flags)
+            tree_fd = lm.open_tree(self.shown[0][1])
+            lm.set_attributes(tree_fd, flags)
+            self._attach(place, tree_fd)
+            os.close(tree_fd)
             return
         top_fd = lm.fsmount("tmpfs", (("mode", "755"),), flags=flags & ~lm.MS_RDONLY, source="tmpfs")
-        try:
-            target_fd = place.mountpoint(cgroup.MOUNT_POINT, directory=True)
-            lm.move_mount(top_fd, target_fd=target_fd)
-            os.close(target_fd)
-            for name, path in self.shown:
-                os.mkdir(name, 0o755, dir_fd=top_fd)
-                self._bind(path, os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=top_fd), flags)
-                if "," in name:  # controllers that share a hierarchy are found by each one's name, too
-                    for each in name.split(","):
-                        os.symlink(name, each, dir_fd=top_fd)
-            lm.set_attributes(top_fd, flags)
-        finally:
-            os.close(top_fd)
-
-    def _bind(self, path: str, target_fd: int, flags: int) -> None:
-        tree_fd = lm.open_tree(path)
-        try:
-            lm.set_attributes(tree_fd, flags)
-            lm.move_mount(tree_fd, target_fd=target_fd)
-        finally:
+        self._attach(place, top_fd)
+        for name, path in self.shown:
+            os.mkdir(name, 0o755, dir_fd=top_fd)
+            tree_fd = lm.open_tree(path)
+            lm.move_mount(tree_fd, name, target_fd=top_fd)  # by name: nobody else is in this new file system
             os.close(tree_fd)
-            os.close(target_fd)
+            if "," in name:  # controllers that share a hierarchy are found by each one's name, too
+                for each in name.split(","):
+                    os.symlink(name, each, dir_fd=top_fd)
+        lm.set_attributes(top_fd, flags, recursive=True)
+        os.close(top_fd)
+
+    def _attach(self, place: Place, fd: int) -> None:
+        target_fd = place.mountpoint(cgroup.MOUNT_POINT, directory=True)
+        lm.move_mount(fd, target_fd=target_fd)
+        os.close(target_fd)

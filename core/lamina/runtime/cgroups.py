@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lamina.errors import StateError
 from lamina.linux.cgroup import MOUNT_POINT, Cgroup, hierarchies
+from lamina.linux.fs import read_bytes
 from lamina.runtime.cgroup_steps import PlannedCgroup
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ def _confine_devices(cgroup: Cgroup, rules: Sequence[str]) -> None:
         return  # a new one may use what the one above it may
     if version == 1:
         cgroup.write("devices", "devices.deny", "a")
-        for rule in rules:
-            cgroup.write("devices", "devices.allow", rule)
+        cgroup.write("devices", "devices.allow", *rules)
     elif cgroup.machine.unified:
         from lamina.linux.device_filter import attach
 
@@ -117,11 +117,10 @@ def oom_path(cgroup: Cgroup) -> str:
 def oom_kills(cgroup: Cgroup) -> int:
     """Count its processes that were killed for want of memory; 0 if it is gone, or has no memory controller."""
     try:
-        with open(oom_path(cgroup), encoding="utf-8") as file:
-            text = file.read()
+        lines = read_bytes(oom_path(cgroup)).splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"oom_kill ")), 0)
 
 
 def set_frozen(cgroup: Cgroup, *, frozen: bool) -> None:

@@ -8,6 +8,7 @@ STDOUT = 1  # monitor to client
 STDERR = 2
 RESIZE = 3  # client to monitor: rows and columns as decimal text, "24 80"
 EXIT = 4  # monitor to client: the exit code as decimal text; the last frame
+BEGIN = 9  # creator to monitor: all that the child needs is there
 READY = 5  # monitor to creator: "PID\0made mount point\0…"; the child waits to be let go
 GO = 6  # creator to monitor: execute the command
 STARTED = 7  # monitor to creator: the command has been executed

@@ -29,8 +29,9 @@ def run(
 ) -> None:
     """Carry the steps out and execute the command; never returns.
 
-    `stdio` become descriptors 0, 1 and 2. Over `report_fd` go "ready" and what was made, later perhaps an error; from `go_fd` comes
-    one byte when the command may run, or nothing if the creator is gone.
+    `stdio` become descriptors 0, 1 and 2, the null device for a -1. From `go_fd` comes one byte when the steps may begin and one
+    when the command may run, or nothing if the creator is gone. Over `report_fd` go "ready" and what was made, later perhaps an
+    error.
     """
     step: Step | None = None
     listener = libc.listener
@@ -39,9 +40,12 @@ def run(
             listener.enters("container")
         os.setsid()
         os.umask(0o022)
+        os.chdir("/")
+        null_fd = os.open("/dev/null", os.O_RDWR)
         for number, fd in enumerate(stdio):
-            os.dup2(fd, number)
+            os.dup2(fd if fd >= 0 else null_fd, number)
         report_fd, go_fd, console_fd = _keep_only(report_fd, go_fd, console_fd)
+        _wait_for_word(go_fd)
         place = Place()
         place.console_socket_fd = console_fd
         place.report_fd = report_fd
@@ -80,14 +84,18 @@ def _keep_only(report_fd: int, go_fd: int, console_fd: int) -> tuple[int, int, i
 
 def _wait_for_go(report_fd: int, go_fd: int, made: list[str]) -> None:
     os.write(report_fd, b"\0".join([b"ready", *(os.fsencode(path) for path in made)]) + END_OF_REPORT)
-    if not os.read(go_fd, 1):
-        os._exit(NOT_FOUND)  # the creator died before it could record this container: be as if never started
+    _wait_for_word(go_fd)
     os.close(go_fd)
 
 
+def _wait_for_word(go_fd: int) -> None:
+    if not os.read(go_fd, 1):
+        os._exit(NOT_FOUND)  # the creator died before it could record this container: be as if never started
+
+
 def _reset_signals() -> None:
-    """Give every signal its default again: Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over execve."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+    """Give every signal its default again: Python ignores two, the creator perhaps more, and execve leaves it at that."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -1,14 +1,17 @@
 """Launching: forks the monitor, and hears from it how the start went.
 
     engine                      monitor                     the container's first process
-    launch ───── fork ────────▶ start ─────── fork ───────▶ steps up to the command
+    launch ───── fork ────────▶ start ─────── fork ───────▶
+    mounts the root, makes the cgroup
+           ───── BEGIN ───────▶ ─────────────── one byte ──▶ steps up to the command
            ◀──── READY, pid ─── ◀───────────── "ready" ─────
     records the pid
     go     ───── GO ──────────▶ ─────────────── one byte ──▶ execve
            ◀──── STARTED ────── ◀──────── the pipe closes ──
            ◀──── output, EXIT   relays, reaps
 
-Until GO the creator's death undoes everything by itself: the monitor sees the channel close, the child sees the pipe close.
+The two forks take as long as what the creator has to make ready, so both happen at once. Until GO the creator's death undoes
+everything by itself: the monitor sees the channel close, the child sees the pipe close.
 """
 
 import os
@@ -17,6 +20,7 @@ import sys
 
 from lamina.dataclasses import dataclass, field
 from lamina.errors import StartError
+from lamina.linux import process
 from lamina.runtime import frames, monitor
 
 
@@ -33,7 +37,11 @@ class Launch:
     made_mountpoints: tuple[str, ...] = ()
 
     def wait_ready(self) -> None:
-        """Wait until the command could run; sets `pid` and `made_mountpoints`. Raises `StartError`."""
+        """Say that all is there that the steps need, and wait until the command could run; sets `pid` and `made_mountpoints`.
+
+        Raises `StartError`.
+        """
+        self._say(frames.BEGIN)
         payload = self._expect(frames.READY)
         pid, *made = payload.split(b"\0")
         self.pid = int(pid)
@@ -41,7 +49,7 @@ class Launch:
 
     def go(self) -> None:
         """Let the command run and wait until it does. Raises `StartError`."""
-        self.channel.sendall(frames.pack(frames.GO))
+        self._say(frames.GO)
         self._expect(frames.STARTED)
 
     def leave(self) -> bool:
@@ -57,6 +65,12 @@ class Launch:
         self.channel.close()
         _reap(self.monitor_pid)
 
+    def _say(self, kind: int) -> None:
+        try:
+            self.channel.sendall(frames.pack(kind))
+        except OSError:
+            pass  # it has failed, or was killed: what it has said before tells which
+
     def _expect(self, wanted: int) -> bytes:
         while True:
             for index, (kind, payload) in enumerate(self.early):
@@ -67,7 +81,10 @@ class Launch:
                     self.channel.close()
                     _reap(self.monitor_pid)
                     raise _start_error(payload)
-            data = self.channel.recv(1 << 16)
+            try:
+                data = self.channel.recv(4096)
+            except ConnectionResetError:
+                data = b""
             if not data:
                 self.channel.close()
                 _reap(self.monitor_pid)
@@ -80,12 +97,14 @@ def launch(plan: monitor.MonitorPlan) -> Launch:
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        monitor.run(plan, theirs.detach())
+    launched = Launch(channel=ours, monitor_pid=0)
+    launched.monitor_pid = process.fork()
+    if launched.monitor_pid == 0:
+        ours.close()  # else the monitor would not see its other end close
+        monitor.run(plan, theirs)
         os._exit(1)
     theirs.close()
-    return Launch(channel=ours, monitor_pid=pid)
+    return launched
 
 
 def _reap(pid: int) -> None:

@@ -5,6 +5,8 @@ holds no database and no lock: who comes next (the creator that still waits, or 
 mounts down and records the end.
 """
 
+import errno
+import gc
 import os
 import signal
 import socket
@@ -42,26 +44,32 @@ class MonitorPlan:
         """Whether the steps fork once more, so that the first process is a child of the child."""
 
 
-def run(plan: MonitorPlan, channel_fd: int) -> None:
-    """Be the monitor of one container; never returns. `channel_fd` is the creator's end of the conversation."""
+def run(plan: MonitorPlan, channel: socket.socket) -> None:
+    """Be the monitor of one container; never returns. `channel` is the creator's end of the conversation."""
     try:
         if libc.listener is not None:
             libc.listener.enters("monitor")
+        gc.disable()  # nothing here makes cycles, and a collection would copy each page that the creator has
         os.setsid()
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
-        os.chdir("/")
-        null_fd = os.open("/dev/null", os.O_RDWR)
-        for standard_fd in (0, 1, 2):
-            os.dup2(null_fd, standard_fd)
-        process.close_descriptors(frozenset({0, 1, 2, channel_fd}))
-        watch = _Start(plan, socket.socket(fileno=channel_fd)).start()
+        watch = _Start(plan, channel).start()
     except BaseException as error:  # noqa: BLE001 - the last resort: say what happened where somebody may look
         leave_word(plan.watch.exit_path, error)
         os._exit(1)
     if watch is not None:
         see_to_the_end(watch)
     os._exit(0)
+
+
+def _leave_the_creators() -> None:
+    """Let go of the creator's signals, directory and standard streams."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir("/")
+    null_fd = os.open("/dev/null", os.O_RDWR)
+    for standard_fd in (0, 1, 2):
+        os.dup2(null_fd, standard_fd)
+    if null_fd > 2:
+        os.close(null_fd)
 
 
 class _Start:
@@ -78,7 +86,10 @@ class _Start:
         self.reported = b""
 
     def start(self) -> Watch | None:
-        """Fork the child and see it through to its execve; None if it did not come to that, the creator then knows why."""
+        """Fork the child and see it through to its execve; None if it did not come to that, the creator then knows why.
+
+        The fork comes first of all: whatever else this process has to do for itself it does beside its child.
+        """
         plan = self.plan
         stdin_pair = os.pipe() if plan.open_stdin and not plan.watch.tty else None
         stdout_pair, stderr_pair = (None, None) if plan.watch.tty else (os.pipe(), os.pipe())
@@ -87,24 +98,22 @@ class _Start:
         go_read, go_write = os.pipe()
         if plan.forks_again:
             process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-        own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
+        must_begin = bool(_slow_entrance(plan.steps[0]))
+        if must_begin:  # to be born in its cgroup, which isn't there before
+            self._pass_on(frames.BEGIN, go_write)
         if plan.pid_namespace:
+            own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
             with open(plan.pid_namespace, "rb") as entered:
                 namespace.setns(entered.fileno(), namespace.CLONE_NEWPID)
-        else:
-            namespace.unshare(namespace.CLONE_NEWPID)
-        process.prctl(
-            process.PR_SET_DUMPABLE, 0
-        )  # for the child: its /proc/PID/exe is our interpreter until execve (CVE-2019-5736)
-        self.pid, is_born_inside = _fork(plan.steps[0])
+        # For the child: its /proc/PID/exe is our interpreter until execve (CVE-2019-5736).
+        process.prctl(process.PR_SET_DUMPABLE, 0)
+        self.pid, is_born_inside = _fork(plan.steps[0], 0 if plan.pid_namespace else namespace.CLONE_NEWPID)
         if self.pid == 0:
             stdio = (
-                stdin_pair[0] if stdin_pair else 0,
-                stdout_pair[1] if stdout_pair else 1,
-                stderr_pair[1] if stderr_pair else 2,
+                stdin_pair[0] if stdin_pair else -1,
+                stdout_pair[1] if stdout_pair else -1,
+                stderr_pair[1] if stderr_pair else -1,
             )
-            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
-                signal.signal(number, signal.SIG_DFL)
             init.run(
                 plan.steps,
                 stdio=stdio,
@@ -114,8 +123,9 @@ class _Start:
                 terminal_size=plan.terminal_size,
                 is_born_inside=is_born_inside,
             )
-        namespace.setns(own_pid_namespace, namespace.CLONE_NEWPID)  # for children to come; the container's is not ours to fill
-        for fd in (own_pid_namespace, report_write, go_read, *(pair[1] for pair in (stdout_pair, stderr_pair) if pair)):
+        if plan.pid_namespace:  # for children to come; the container's is not ours to fill
+            namespace.setns(own_pid_namespace, namespace.CLONE_NEWPID)
+        for fd in (report_write, go_read, *(pair[1] for pair in (stdout_pair, stderr_pair) if pair)):
             os.close(fd)
         if stdin_pair:
             os.close(stdin_pair[0])
@@ -125,20 +135,21 @@ class _Start:
             self.outputs = {stdout_pair[0]: frames.STDOUT, stderr_pair[0]: frames.STDERR}
         if console:
             console[1].close()
-            if not self._receive_terminal(console[0]):
-                self._fail(report_read)
-                return None
+        kept = {0, 1, 2, self.creator.connection.fileno(), go_write, report_read, self.stdin_fd, *self.outputs}
+        process.close_descriptors(frozenset(kept | {console[0].fileno()} if console else kept))
+        if not must_begin:
+            self._pass_on(frames.BEGIN, go_write)
+        _leave_the_creators()
+        listening = self._listen() if plan.watch.socket_path else None
+        if console and not self._receive_terminal(console[0]):
+            self._fail(report_read)
+            return None
         kind, *words = self._report(report_read)
         if kind != b"ready":
             self._fail(report_read, [kind, *words])
             return None
-        listening = self._listen() if plan.watch.socket_path else None
         self._send_now(frames.READY, b"\0".join([str(self.pid).encode(), *words]))
-        if not self._creator_says_go():
-            os.close(go_write)
-            os.waitpid(self.pid, 0)
-            os._exit(0)
-        os.write(go_write, b"g")
+        self._pass_on(frames.GO, go_write)
         os.close(go_write)
         error = self._report(report_read)
         if error[0]:
@@ -220,14 +231,26 @@ class _Start:
         finally:
             self.creator.connection.setblocking(False)
 
-    def _creator_says_go(self) -> bool:
+    def _pass_on(self, wanted: int, go_fd: int) -> None:
+        """Wait for the creator's word and let the child go on by a byte; a creator that is gone ends both of us."""
+        if not self._creator_says(wanted):
+            os.close(go_fd)
+            if self.pid:
+                os.waitpid(self.pid, 0)
+            os._exit(0)
+        try:
+            os.write(go_fd, b"g")
+        except BrokenPipeError:
+            pass  # it has ended, and why is in its report
+
+    def _creator_says(self, wanted: int) -> bool:
         connection = self.creator.connection
         connection.setblocking(True)
         try:
             while data := connection.recv(4096):
                 said = self.creator.parser.feed(data)
-                self.early += [each for each in said if each[0] != frames.GO]
-                if any(kind == frames.GO for kind, _ in said):
+                self.early += [each for each in said if each[0] != wanted]
+                if any(kind == wanted for kind, _ in said):
                     return True
         except OSError:
             pass
@@ -236,15 +259,32 @@ class _Start:
         return False
 
 
-def _fork(first: Step) -> tuple[int, bool]:
-    """Fork; gives the pid, and whether the child is born in its cgroup of version 2, which it else enters in its first step."""
-    entrance = first.slow_entrance if isinstance(first, EnterCgroup) else ""
-    if entrance:
+def _fork(first: Step, kinds: int) -> tuple[int, bool]:
+    """Fork into new namespaces; gives the pid, and whether the child is born in its cgroup of version 2.
+
+    If it isn't, it enters that in its first step.
+    """
+    if entrance := _slow_entrance(first):
         cgroup_fd = os.open(os.path.dirname(entrance), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return process.fork_into(cgroup_fd), True
+            return process.fork_into(kinds, cgroup_fd=cgroup_fd), True
         except OSError:
             pass  # a sandbox that hides clone3, or a cgroup that has as many processes as it may: entering is allowed then
         finally:
             os.close(cgroup_fd)
-    return os.fork(), False
+    try:
+        return process.fork_into(kinds), False
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    with open("/proc/self/ns/pid", "rb") as own:
+        if kinds:
+            namespace.unshare(kinds)
+        pid = os.fork()
+        if pid:
+            namespace.setns(own.fileno(), namespace.CLONE_NEWPID)  # for children to come; the container's is not ours to fill
+    return pid, False
+
+
+def _slow_entrance(first: Step) -> str:
+    return first.slow_entrance if isinstance(first, EnterCgroup) else ""

@@ -68,7 +68,9 @@ class MountInRoot(Step):
         CVE-2019-16884, CVE-2023-27561, CVE-2026-41579 in other engines.
         """
         if self.target not in {"/proc", "/sys", "/dev"}:
-            target_fd = place.mountpoint(self.target, directory=True, remember=self.type != "tmpfs")
+            # What is made in /dev is in no layer, and a user's tmpfs leaves its directory there, as Docker's does.
+            remember = self.type != "tmpfs" and not self.target.startswith("/dev/")
+            target_fd = place.mountpoint(self.target, directory=True, remember=remember)
             place.refuse_inside_proc(target_fd)
             return target_fd
         try:
@@ -147,7 +149,7 @@ class MaskPaths(Step):
                 raise OSError(errno.ENODEV, "is not the null device", "/dev/null")
             for target_fd in _opened(place, self.paths):
                 cover_fd = null_fd
-                if os.stat(f"/proc/self/fd/{target_fd}").st_mode & 0o170000 == 0o040000:
+                if os.fstat(target_fd).st_mode & 0o170000 == 0o040000:
                     if empty_fd < 0:
                         empty_fd = lm.fsmount("tmpfs", (("size", "0"), ("nr_inodes", "1")), flags=lm.MS_RDONLY)
                         lm.move_mount(empty_fd, target_fd=target_fd)

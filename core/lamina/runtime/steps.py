@@ -61,7 +61,7 @@ class Place:
         try:
             if read_only:
                 lm.set_attributes(tree_fd, lm.MS_RDONLY, recursive=recursive)
-            directory = os.stat(f"/proc/self/fd/{tree_fd}").st_mode & 0o170000 == 0o040000
+            directory = os.fstat(tree_fd).st_mode & 0o170000 == 0o040000
             target_fd = self.mountpoint(target, directory=directory, remember=remember)
             try:
                 self.refuse_inside_proc(target_fd)
@@ -78,39 +78,43 @@ class Place:
         """
         links = 0 if follow else RESOLVE_NO_SYMLINKS
         parts = [part for part in target.split("/") if part]
-        for depth in range(1, len(parts) + 1):
-            path = "/".join(parts[:depth])
-            last = depth == len(parts)
-            try:
-                fd = open_in_root(self.root_fd, path, os.O_PATH, resolve=links)
-            except FileNotFoundError:
-                parent_fd = open_in_root(self.root_fd, "/".join(parts[: depth - 1]), os.O_PATH | os.O_DIRECTORY)
-                try:
-                    before = os.stat(f"/proc/self/fd/{parent_fd}")
-                    if directory or not last:
-                        os.mkdir(parts[depth - 1], 0o755, dir_fd=parent_fd)
-                    else:
-                        os.close(
-                            os.open(parts[depth - 1], os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd)
-                        )
-                    if remember:  # then the directory's time isn't the container's doing either
-                        os.utime(f"/proc/self/fd/{parent_fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
-                        self.made.append(f"{self.path_in_root(parent_fd)}/{parts[depth - 1]}".strip("/"))
-                except FileExistsError:
-                    raise OSError(errno.ELOOP, "a symlink that leads nowhere is in the way", "/" + path) from None
-                finally:
-                    os.close(parent_fd)
-                fd = open_in_root(self.root_fd, path, os.O_PATH, resolve=links)
-            if last:
-                is_directory = os.stat(f"/proc/self/fd/{fd}").st_mode & 0o170000 == 0o040000
-                if is_directory != directory:
-                    os.close(fd)
-                    if directory:
-                        raise OSError(errno.ENOTDIR, "the container has a file where a directory is to be mounted", target)
-                    raise OSError(errno.EISDIR, "the container has a directory where a file is to be mounted", target)
-                return fd
+        if not parts:
+            raise OSError(errno.EINVAL, "the root can't be mounted on", target)
+        path = "/".join(parts)
+        try:
+            fd = open_in_root(self.root_fd, path, os.O_PATH, resolve=links)
+        except FileNotFoundError:
+            self._make(parts, directory=directory, remember=remember, links=links)
+            fd = open_in_root(self.root_fd, path, os.O_PATH, resolve=links)
+        is_directory = os.fstat(fd).st_mode & 0o170000 == 0o040000
+        if is_directory != directory:
             os.close(fd)
-        raise OSError(errno.EINVAL, "the root can't be mounted on", target)
+            if directory:
+                raise OSError(errno.ENOTDIR, "the container has a file where a directory is to be mounted", target)
+            raise OSError(errno.EISDIR, "the container has a directory where a file is to be mounted", target)
+        return fd
+
+    def _make(self, parts: list[str], *, directory: bool, remember: bool, links: int) -> None:
+        """Make what the last of the parts names, and first those before it that are missing."""
+        *above, name = parts
+        try:
+            parent_fd = open_in_root(self.root_fd, "/".join(above), os.O_PATH | os.O_DIRECTORY, resolve=links)
+        except FileNotFoundError:
+            self._make(above, directory=True, remember=remember, links=links)
+            parent_fd = open_in_root(self.root_fd, "/".join(above), os.O_PATH | os.O_DIRECTORY, resolve=links)
+        try:
+            before = os.fstat(parent_fd)
+            if directory:
+                os.mkdir(name, 0o755, dir_fd=parent_fd)
+            else:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
+            if remember:  # then the directory's time isn't the container's doing either
+                os.utime(f"/proc/self/fd/{parent_fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
+                self.made.append(f"{self.path_in_root(parent_fd)}/{name}".strip("/"))
+        except FileExistsError:
+            raise OSError(errno.ELOOP, "a symlink that leads nowhere is in the way", "/" + "/".join(parts)) from None
+        finally:
+            os.close(parent_fd)
 
     def path_in_root(self, fd: int) -> str:
         """Say where in the root something is, whatever symlinks led there."""

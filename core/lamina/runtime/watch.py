@@ -62,10 +62,12 @@ class EndEvent:
 
     def _oom_kills(self) -> bool:
         try:
-            with open(self.oom_path, encoding="utf-8") as file:
-                return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in file)
+            fd = os.open(self.oom_path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
+        lines = os.read(fd, 4096).splitlines()
+        os.close(fd)
+        return any(line.startswith(b"oom_kill ") and line.split()[1] != b"0" for line in lines)
 
 
 class WatchPlan:
@@ -343,8 +345,9 @@ class Watch:
         if not self.plan.exit_path:
             return
         temporary = self.plan.exit_path + ".new"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(f"{code} {time.time_ns()}\n")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        os.write(fd, b"%d %d\n" % (code, time.time_ns()))
+        os.close(fd)
         os.rename(temporary, self.plan.exit_path)
 
     def _say_goodbye(self, code: int) -> None:

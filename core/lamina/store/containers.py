@@ -7,7 +7,7 @@ import json
 import sqlite3
 from typing import Any
 
-from lamina.dataclasses import dataclass
+from lamina.dataclasses import dataclass, replace
 from lamina.errors import ConflictError, NotFoundError, UsageError
 from lamina.linux.process import boot_id
 from lamina.model.container import Container, ContainerConfig, Status
@@ -59,34 +59,16 @@ class ContainerRecords:
         names = ", ".join(f"{name} = ?" for name in values)
         tx.execute(f"UPDATE containers SET {names} WHERE id = ?", (*values.values(), container_id))
 
-    def set_running(
-        self,
-        tx: sqlite3.Connection,
-        container_id: str,
-        *,
-        pid: int,
-        pid_started: int | None,
-        monitor_pid: int,
-        monitor_started: int | None,
-        started_ns: int,
-    ) -> None:
-        """Record the processes of a container that is about to execute its command."""
-        self.set_state(
-            tx,
-            container_id,
-            status=Status.RUNNING,
-            pid=pid,
-            pid_started=pid_started,
-            monitor_pid=monitor_pid,
-            monitor_started=monitor_started,
-            started_ns=started_ns,
-            finished_ns=0,
-            exit_code=0,
-            oom_killed=False,
-            error="",
-            boot=boot_id(),
-            operation=None,
-        )
+    def set_running(self, tx: sqlite3.Connection, container: Container, **processes: int | None) -> Container:
+        """Record the processes of a container that is about to execute its command, and when; gives it as it is then.
+
+        They are `pid`, `pid_started`, `monitor_pid`, `monitor_started` and `started_ns`.
+        """
+        state: dict[str, Any] = {
+            "status": Status.RUNNING, "finished_ns": 0, "exit_code": 0, "oom_killed": False, "error": "", **processes,
+        }  # fmt: skip
+        self.set_state(tx, container.id, boot=boot_id(), operation=None, **state)
+        return replace(container, **state)
 
     def delete(self, tx: sqlite3.Connection, container_id: str) -> None:
         """Forget a container."""

@@ -13,12 +13,14 @@ from lamina.api.types import Attachment, NetworkNamespace
 from lamina.dataclasses import replace
 from lamina.errors import LaminaError, NotFoundError, PluginError, StartError, StateError
 from lamina.linux import process
-from lamina.linux.fs import remove_tree
+from lamina.linux.cgroup import Cgroup
+from lamina.linux.fs import read_bytes, remove_tree
 from lamina.model.container import TMPFS_PARAMETERS, Container, ContainerConfig, Status
 from lamina.model.mount import Mount, MountFlag
 from lamina.runtime import cgroups
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, parse_detach_keys
 from lamina.runtime.confinement import confine
+from lamina.runtime.frames import write_all
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.plan import USUAL, PlannedMount, plan
@@ -76,21 +78,18 @@ class Starter:
                     raise StateError(f"container '{container.name}' is paused", hint=f"`lamina unpause {container.name}`")
                 if container.status is Status.REMOVING:
                     raise StateError(f"container '{container.name}' is being removed")
-                counted: dict[str, Any] = {}
                 if keeps:
                     if container.status is not Status.RESTARTING or container.monitor_pid != os.getpid():
                         raise StateError(f"container '{container.name}' is not ours to restart any more")
                 else:
-                    counted = {"restart_count": 0, "restart_delay_ms": 0, "stopped_by": ""}
                     if container.status is Status.RESTARTING:
                         self.end_restarting(container)
+                    container = replace(container, restart_count=0, restart_delay_ms=0, stopped_by="")
                 operation = Operation(name="start")
-                with context.database.transaction() as tx:
-                    context.records.set_state(tx, container.id, operation=operation.begin(tx), **counted)
             storage = context.layers.usable_driver(container.driver)
             context.happened("starting", container)
             try:
-                launched = self._launch(container, storage, operation, terminal_size)
+                container, launched = self._launch(container, storage, operation, terminal_size)
             except BaseException as error:
                 try:
                     self._take_down(container)
@@ -98,7 +97,6 @@ class Starter:
                     error.add_note(f"while cleaning up: {second}")
                 self._record_failure(container, operation, error)
                 raise
-            container = self.refreshed(container)
         context.happened("started", container)
         return container, launched
 
@@ -120,8 +118,9 @@ class Starter:
         return self.context.records.find(container.config.network.removeprefix(JOIN_PREFIX))
 
     def _plan(
-        self, container: Container, attachment: Attachment, joined: Container | None, devices: "GivenDevices | None" = None
-    ) -> list[Step]:
+        self, container: Container, attachment: Attachment, joined: Container | None, *,
+        devices: "GivenDevices | None" = None, cgroup: Cgroup | None = None,
+    ) -> list[Step]:  # fmt: skip
         storage = self.context.layers.driver(container.driver)
         view = storage.mounts(container.id, container.parents, readonly=False)
         spaces = USUAL
@@ -138,13 +137,15 @@ class Starter:
             attachment=attachment,
             mounts=self._planned_mounts(container),
             files=self._files(joined or container),
-            cgroup=cgroups.planned(cgroups.own_cgroup(container), container.config.limits),
+            cgroup=cgroups.planned(cgroup or cgroups.own_cgroup(container), container.config.limits),
             devices=devices.nodes if devices is not None else (),
             confined=confine(container.config.confinement, filter_dir=self.context.filter_dir),
             spaces=spaces,
         )
 
-    def _launch(self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int]) -> Launch:
+    def _launch(
+        self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int]
+    ) -> tuple[Container, Launch]:
         context = self.context
         config = container.config
         joined = self.joined(container)
@@ -156,32 +157,41 @@ class Starter:
         prepared: Preparation | None = None
         if driver is not None:
             attachment = driver.attach(container.id, {})
-            self._write_files(container)
         elif joined is not None:
             attachment = _joining(joined)
         else:
+            self._begin(container, operation)
             prepared = self.networking.prepare(container)
             attachment = prepared.attachment
         try:
             devices = _given_devices(config)
-            steps = self._plan(container, attachment, joined, devices)
+            cgroup = cgroups.own_cgroup(container)
+            steps = self._plan(container, attachment, joined, devices=devices, cgroup=cgroup)
             rules = cgroups.device_rules(config, devices.rules if devices is not None else ())
             return self._launch_attached(
-                container, storage, operation, terminal_size, steps=steps, rules=rules, prepared=prepared, joined=joined
-            )
+                container, storage, operation, terminal_size,
+                steps=steps, cgroup=cgroup, rules=rules, prepared=prepared, joined=joined, writes_files=driver is not None,
+            )  # fmt: skip
         finally:
             if prepared is not None:
                 prepared.close()
 
+    def _begin(self, container: Container, operation: Operation) -> None:
+        """Record, before anything is made, that it is being started, unless that is recorded."""
+        if operation.id is None:
+            with self.context.database.transaction() as tx:
+                self.context.records.set_state(
+                    tx, container.id, operation=operation.begin(tx), restart_count=container.restart_count,
+                    restart_delay_ms=container.restart_delay_ms, stopped_by=container.stopped_by,
+                )  # fmt: skip
+
     def _launch_attached(
         self, container: Container, storage: StorageDriver, operation: Operation, terminal_size: tuple[int, int], *,
-        steps: list[Step], rules: tuple[str, ...], prepared: "Preparation | None", joined: Container | None,
-    ) -> Launch:  # fmt: skip
+        steps: list[Step], cgroup: Cgroup, rules: tuple[str, ...], prepared: "Preparation | None", joined: Container | None,
+        writes_files: bool,
+    ) -> tuple[Container, Launch]:  # fmt: skip
         context = self.context
         config = container.config
-        remove_tree(context.exit_path(container.id))
-        cgroup = cgroups.own_cgroup(container)
-        os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
         first_id, pid_namespace = 0, ""
         donors: Sequence[Container] = ()
         if config.isolation is not None:
@@ -196,15 +206,6 @@ class Starter:
                 raise NotFoundError(
                     f"the volume's source '{request.source}' doesn't exist", hint="create it, or remove the container"
                 )
-        file_label = config.confinement.file_label if config.confinement is not None else ""
-        context.layers.mount(
-            storage, container.id, container.parents, first_id=first_id, is_passing=config.auto_remove, label=file_label
-        )
-        if file_label:
-            from lamina.usecases.labelling import label_files
-
-            label_files(container, file_label, [path for path, _ in self._files(container)], self.volumes)
-        cgroups.prepare(cgroup, limits=config.limits, rules=rules)
         watch = WatchPlan(
             tty=config.tty,
             title=container.id,
@@ -225,6 +226,20 @@ class Starter:
         launched = launch(monitor_plan)
         context.children.add(launched.monitor_pid)
         try:
+            self._begin(container, operation)
+            if writes_files:
+                self._write_files(container)
+            remove_tree(context.exit_path(container.id))
+            os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
+            file_label = config.confinement.file_label if config.confinement is not None else ""
+            context.layers.mount(
+                storage, container.id, container.parents, first_id=first_id, is_passing=config.auto_remove, label=file_label
+            )
+            if file_label:
+                from lamina.usecases.labelling import label_files
+
+                label_files(container, file_label, [path for path, _ in self._files(container)], self.volumes)
+            cgroups.prepare(cgroup, limits=config.limits, rules=rules)
             launched.wait_ready()
             if prepared is not None:
                 self.networking.carry_out(prepared, container, launched.pid)
@@ -237,10 +252,11 @@ class Starter:
             with context.database.transaction(durable=durable) as tx:
                 made = tuple(dict.fromkeys((*container.made_mountpoints, *launched.made_mountpoints)))
                 if made != container.made_mountpoints:
-                    context.records.update_document(tx, replace(container, made_mountpoints=made))
-                context.records.set_running(
+                    container = replace(container, made_mountpoints=made)
+                    context.records.update_document(tx, container)
+                container = context.records.set_running(
                     tx,
-                    container.id,
+                    container,
                     pid=launched.pid,
                     pid_started=process.start_time(launched.pid),
                     monitor_pid=launched.monitor_pid,
@@ -254,7 +270,7 @@ class Starter:
             launched.abandon()
             context.children.discard(launched.monitor_pid)
             raise
-        return launched
+        return container, launched
 
     def _probe_plan(self, container: Container) -> "ProbePlan | None":
         """Plan the checks of a container's health, and have it start anew."""
@@ -291,10 +307,10 @@ class Starter:
             with context.database.transaction() as tx:
                 context.records.set_state(tx, container.id, operation=None)
 
-    def _take_down(self, container: Container) -> None:
+    def _take_down(self, container: Container, cgroup: Cgroup | None = None) -> None:
         """End its processes, give the network back, unmount, forget the socket: the end of every start, whole or not."""
         context = self.context
-        cgroups.own_cgroup(container).remove()
+        (cgroup or cgroups.own_cgroup(container)).remove()
         try:
             if context.records.has_endpoints(container.id):
                 self.networking.release(container.id)
@@ -374,19 +390,21 @@ class Starter:
             if process.is_alive(current.pid, current.pid_started):
                 return current  # its monitor was killed, but it lives on
             code, finished_ns, error = self._read_exit(current)
-            oom_killed = cgroups.oom_kills(cgroups.own_cgroup(current)) > 0
-            self._take_down(current)
+            cgroup = cgroups.own_cgroup(current)
+            oom_killed = cgroups.oom_kills(cgroup) > 0
+            self._take_down(current, cgroup)
             # One that goes with its end is on its way out from here on: else who is killed before the removal leaves it for ever.
-            state = {"status": Status.REMOVING if current.config.auto_remove else Status.EXITED, "monitor_pid": 0}
+            state: dict[str, Any] = {
+                "status": Status.REMOVING if current.config.auto_remove else Status.EXITED, "monitor_pid": 0, "pid": 0,
+                "exit_code": code, "error": error, "finished_ns": finished_ns, "oom_killed": oom_killed,
+            }  # fmt: skip
             if current.config.supervision is not None:
                 from lamina.usecases.restarts import ending
 
                 state |= ending(context, current, exit_code=code, finished_ns=finished_ns)
             with context.database.transaction() as tx:
-                context.records.set_state(
-                    tx, current.id, exit_code=code, error=error, finished_ns=finished_ns, pid=0, oom_killed=oom_killed, **state
-                )
-            current = self.refreshed(current)
+                context.records.set_state(tx, current.id, **state)
+            current = replace(current, **state)
         context.reap()
         if oom_killed:
             context.happened("oom", current)
@@ -436,8 +454,7 @@ class Starter:
 
     def _read_exit(self, container: Container) -> tuple[int, int, str]:
         try:
-            with open(self.context.exit_path(container.id), encoding="utf-8") as file:
-                code, finished_ns = file.read().split()
+            code, finished_ns = read_bytes(self.context.exit_path(container.id)).split()
             return int(code), int(finished_ns), ""
         except (OSError, ValueError):
             return LOST_EXIT_CODE, time.time_ns(), "the container's monitor was killed, so how it ended is not known"
@@ -511,21 +528,26 @@ def write_files(folder: str, *, hostname: str, domainname: str = "", more_hosts:
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     for name, text in (("hostname", hostname + "\n"), ("hosts", f"{hosts}127.0.1.1\t{names}\n{more_hosts}")):
-        path = os.path.join(folder, name)
-        if not os.path.exists(path):
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
-    path = os.path.join(folder, "resolv.conf")
-    if not os.path.exists(path):
-        text = resolv_conf
-        try:
-            if not text:
-                with open("/etc/resolv.conf", encoding="utf-8", errors="surrogateescape") as file:
-                    text = file.read()
-        except OSError:
-            pass  # the host has none
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
+        _write_new(os.path.join(folder, name), lambda text=text: text.encode())  # type: ignore[misc]
+    _write_new(os.path.join(folder, "resolv.conf"), lambda: resolv_conf.encode("utf-8", "surrogateescape") or _hosts_resolv_conf())
+
+
+def _write_new(path: str, content: Callable[[], bytes]) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return
+    try:
+        write_all(fd, content())
+    finally:
+        os.close(fd)
+
+
+def _hosts_resolv_conf() -> bytes:
+    try:
+        return read_bytes("/etc/resolv.conf")
+    except OSError:
+        return b""  # the host has none
 
 
 _TMPFS_FLAGS = {

@@ -216,8 +216,8 @@ class Notes:
                 last.result, last.took_ns = result, ended_ns - began_ns
             return
         if name in {"clone", "clone3", "vfork"} and result.isdecimal():
-            self.pids[text] = int(result)
-            text = ""
+            child, _, text = text.partition(" ")
+            self.pids[child] = int(result)
         is_step = kind == "begin"
         row = Row(
             kind="step" if is_step else kind, process=process, role=role, depth=int(depth) - is_step, began_ns=began_ns,
