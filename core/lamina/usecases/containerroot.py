@@ -20,7 +20,7 @@ from lamina.model.container import Container, Status
 from lamina.runtime.mount_steps import BindInRoot, MountInRoot, ReadOnlyRoot
 from lamina.runtime.steps import Place, Step
 from lamina.store import views
-from lamina.store.operations import locked
+from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
 from lamina.usecases.start import Starter
 
@@ -130,7 +130,10 @@ class ContainerRoots:
         storage = self.context.layers.usable_driver(container.driver)
         view = storage.mounts(container.id, container.parents, readonly=not writable)
         steps = [step for step in self.starter.plan(container) if self._is_volume(step, container)]
+        operation = Operation(name="write into a container")  # if it is killed, recovery sweeps what its driver had half made
         if writable:
+            with self.context.database.transaction() as tx:
+                operation.begin(tx)
             storage.before_mount(container.id, container.parents)
 
         def make() -> int:
@@ -160,6 +163,8 @@ class ContainerRoots:
         finally:
             if writable:
                 storage.after_unmount(container.id)
+                with self.context.database.transaction() as tx:
+                    operation.end(tx)
 
     def _is_volume(self, step: Step, container: Container) -> bool:
         if isinstance(step, BindInRoot):
