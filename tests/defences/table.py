@@ -117,7 +117,8 @@ DEFENCES = (
         without="closing what is inherited, in the monitor and in the first process",
         cuts=(
             Cut("runtime/init.py", "    process.close_descriptors(frozenset({0, 1, 2, report_fd, go_fd, console_fd}))\n", ""),
-            Cut("runtime/monitor.py", "        process.close_descriptors(frozenset({0, 1, 2, channel_fd}))\n", ""),
+            Cut("runtime/monitor.py",
+                "        process.close_descriptors(frozenset(kept | {console[0].fileno()} if console else kept))\n", ""),
         ),
         tests=system("confinement_attacks", "a_command_has_three_descriptors_and_no_way_out_by_another"),
     ),
@@ -402,7 +403,7 @@ DEFENCES = (
     Defence(
         attack="signals, ptrace and /proc across containers",
         without="a PID namespace",
-        cuts=(Cut("runtime/monitor.py", "            namespace.unshare(namespace.CLONE_NEWPID)\n", "            pass\n"),),
+        cuts=(Cut("runtime/monitor.py", "0 if plan.pid_namespace else namespace.CLONE_NEWPID", "0"),),
         tests=system("attacks", "containers_reach_no_process_of_another_or_of_the_host"),
     ),
     Defence(
