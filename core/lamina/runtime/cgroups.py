@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from lamina.errors import StateError
 from lamina.linux.cgroup import MOUNT_POINT, Cgroup, hierarchies
 from lamina.linux.fs import read_bytes
-from lamina.runtime.cgroup_steps import PlannedCgroup
 
 if TYPE_CHECKING:
     from lamina.model.container import Container, ContainerConfig
     from lamina.model.limits import Limits
+    from lamina.runtime.cgroup_steps import PlannedCgroup
 
 PARENT = "lamina"
 """The cgroup that all of them are in, unless `--cgroup-parent` names another."""
@@ -48,8 +48,10 @@ def controllers(limits: "Limits | None") -> tuple[str, ...]:
     return (*CONTROLLERS, "cpuset") if limits is not None and (limits.cpuset_cpus or limits.cpuset_mems) else CONTROLLERS
 
 
-def planned(cgroup: Cgroup, limits: "Limits | None") -> tuple[PlannedCgroup, ...]:
+def planned(cgroup: Cgroup, limits: "Limits | None") -> "tuple[PlannedCgroup, ...]":
     """List a container's directories for its plan."""
+    from lamina.runtime.cgroup_steps import PlannedCgroup  # `inspect` of a running container needs no step
+
     found = cgroup.directories(controllers(limits))
     names = [os.path.basename(directory.removesuffix(f"/{cgroup.name}")) for directory in found]
     if found == [f"{MOUNT_POINT}/{cgroup.name}"]:

@@ -87,6 +87,8 @@ class Content:
 
 def without_mountpoints(changes: Sequence[Change], made: Set[str]) -> list[Change]:
     """Leave out what was made to be mounted on, unless something was put into it since."""
+    if not made:
+        return list(changes)
     used = {change.path.rpartition("/")[0] for change in changes if change.path not in made}
     return [change for change in changes if change.path not in made or change.kind is not ChangeKind.ADD or change.path in used]
 

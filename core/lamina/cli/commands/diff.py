@@ -15,12 +15,10 @@ from lamina.cli.output import printable
 @click.pass_obj
 def command(settings: Settings, *, container: str) -> None:
     """List the files that a container has added (A), changed (C) and deleted (D); a commit holds exactly these."""
-    is_terminal = sys.stdout.isatty()
     with settings.engine() as engine:
-        for change in engine.containers.get(container).diff():
-            if not change.path:
-                continue  # the root's own times; Docker doesn't list it either
-            path = f"/{change.path.lstrip('/')}"
-            line = f"{change.kind.value} {printable(path) if is_terminal else path}\n"
-            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
+        changes = engine.containers.get(container).diff()
+        paths = ((change.kind.value, f"/{change.path.lstrip('/')}") for change in changes if change.path)  # Docker lists no root
+        shown = printable if sys.stdout.isatty() else str
+        lines = [f"{letter} {shown(path)}\n" for letter, path in paths]
+        sys.stdout.buffer.write("".join(lines).encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
