@@ -9,7 +9,7 @@ import os
 import stat
 
 from lamina.api.types import Entry, EntryKind
-from lamina.archive.paths import shown
+from lamina.archive.paths import OVERLAY_PREFIX, shown
 from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError
 from lamina.linux.fs import SELINUX_LABEL, copy_contents, open_unnamed, read_xattrs
@@ -23,9 +23,6 @@ KINDS = {
     stat.S_IFIFO: EntryKind.FIFO,
 }
 """What an inode's type (`stat.S_IFMT`) is in an archive; a socket is nothing."""
-
-OVERLAY_PREFIX = "trusted.overlay."
-"""overlayfs's own notes. From an archive they would be orders to the kernel: to hide, to redirect. Never taken, never given."""
 
 DEFAULT_ACL = "system.posix_acl_default"
 ACCESS_ACL = "system.posix_acl_access"

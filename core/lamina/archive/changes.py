@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Set
 
 from lamina.api.types import Change, ChangeKind, WhiteoutFormat
 from lamina.archive import paths
-from lamina.archive.attributes import OVERLAY_PREFIX
 from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError
 from lamina.linux.fs import read_xattrs
@@ -99,8 +98,9 @@ class _Comparison:
         gone = candidates - listing.names.keys()
         if not whole:
             gone &= _stat_each(below_fd, gone).keys()
+        prefix = paths.join(path, "")
         for name in _sorted(gone | listing.names.keys()):
-            child = paths.join(path, name)
+            child = prefix + name
             found = listing.names.get(name)
             if found is None:
                 self.changes.append(Change(child, ChangeKind.DELETE))
@@ -198,8 +198,9 @@ class _Comparison:
                 and each.st_size == 0
                 and _xattr(f"/proc/self/fd/{fd}/{name}", "trusted.overlay.whiteout") is not None
             }
+        place = f"/proc/self/fd/{fd}/"
         for name, each in found.items():
-            if stat.S_ISREG(each.st_mode) and "trusted.overlay.metacopy" in _xattr_names(f"/proc/self/fd/{fd}/{name}"):
+            if stat.S_ISREG(each.st_mode) and "trusted.overlay.metacopy" in _xattr_names(place + name):
                 raise _unsupported(paths.join(path, name), "metacopy")
         names = {name: each for name, each in found.items() if name not in gone}
         return _Listing(names=names, gone=gone, opaque=mark == b"y" and path != "")
@@ -276,7 +277,7 @@ def _same_attributes(one: os.stat_result, other: os.stat_result) -> bool:
 
 def _xattrs(path: str | int) -> dict[str, bytes]:
     found = read_xattrs(path)
-    return {name: value for name, value in found.items() if not name.startswith(OVERLAY_PREFIX)} if found else found
+    return {name: value for name, value in found.items() if not name.startswith(paths.OVERLAY_PREFIX)} if found else found
 
 
 def _xattr_names(path: str) -> list[str]:

@@ -14,6 +14,9 @@ MAX_DEPTH = 256
 """How deep a tree may be. What walks trees holds a descriptor for each level."""
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
+OVERLAY_PREFIX = "trusted.overlay."
+"""Of xattrs that are overlayfs's own notes. From an archive they would be orders to the kernel: to hide, to redirect. Never taken,
+never given."""
 
 
 def shown(name: str) -> str:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from lamina.api.types import Change, ChangeKind
 from lamina.dataclasses import replace
 from lamina.model.container import Container, ContainerConfig, Status
-from lamina.model.image_config import Defaults, Healthcheck
 from lamina.model.reference import Reference
 from lamina.store.images import Image
 from lamina.usecases.context import Context
 
 if TYPE_CHECKING:
     from lamina.archive.compression import Writable
+    from lamina.model.image_config import Defaults, Healthcheck
     from lamina.usecases.control import Control
 
 Progress = Callable[[int], None]
@@ -93,7 +93,7 @@ def without_mountpoints(changes: Sequence[Change], made: Set[str]) -> list[Chang
     return [change for change in changes if change.path not in made or change.kind is not ChangeKind.ADD or change.path in used]
 
 
-def _defaults(config: ContainerConfig, image: Defaults) -> Defaults:
+def _defaults(config: ContainerConfig, image: "Defaults") -> "Defaults":
     """What a committed image tells its containers: what this container was told."""
     return replace(
         image,
@@ -111,7 +111,9 @@ def _defaults(config: ContainerConfig, image: Defaults) -> Defaults:
     )
 
 
-def _healthcheck(config: ContainerConfig, image: Defaults) -> Healthcheck | None:
+def _healthcheck(config: ContainerConfig, image: "Defaults") -> "Healthcheck | None":
+    from lamina.model.image_config import Healthcheck
+
     asked = config.supervision.health if config.supervision is not None else None
     if asked is None:
         return None
