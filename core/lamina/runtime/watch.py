@@ -63,10 +63,12 @@ class EndEvent:
     def _oom_kills(self) -> bool:
         try:
             fd = os.open(self.oom_path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+            try:
+                lines = os.read(fd, 4096).splitlines()
+            finally:
+                os.close(fd)
+        except OSError:  # the cgroup has gone, perhaps between the two
             return False
-        lines = os.read(fd, 4096).splitlines()
-        os.close(fd)
         return any(line.startswith(b"oom_kill ") and line.split()[1] != b"0" for line in lines)
 
 
@@ -346,8 +348,10 @@ class Watch:
             return
         temporary = self.plan.exit_path + ".new"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        os.write(fd, b"%d %d\n" % (code, time.time_ns()))
-        os.close(fd)
+        try:
+            os.write(fd, b"%d %d\n" % (code, time.time_ns()))
+        finally:
+            os.close(fd)
         os.rename(temporary, self.plan.exit_path)
 
     def _say_goodbye(self, code: int) -> None:
