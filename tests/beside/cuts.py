@@ -5,17 +5,14 @@ The disk is `crashdisk.py`'s, with a process that has the file system commit its
 
 import json
 import shutil
-import uuid
 from pathlib import Path
 from random import Random
 
 from changing import Change, in_a_fork
-from crashdisk import CrashDisk, Replay, mount_file
+from crashdisk import CrashDisk, Replay, next_boot
 from engines import Engine, StartError
 from seen import Seen, Wrong, carry_out, differences, see, tell
 from test_power_cut import others_at_work
-
-from lamina.linux import mount, namespace
 
 
 def rehearse(kind: type[Engine], changes: list[Change], place: Path) -> list[Seen]:
@@ -74,22 +71,15 @@ def looked_at(kind: type[Engine], disk: CrashDisk, image: Path, place: Path, *, 
     wrong = place / "wrong.json"
 
     def look() -> None:
-        namespace.unshare(namespace.CLONE_NEWNS)
-        boot_id = place / "boot_id"
-        boot_id.write_text(f"{uuid.uuid4()}\n")
-        mount.mount(str(boot_id), "/proc/sys/kernel/random/boot_id", None, mount.MS_BIND)
-        mount_file(image, disk.place, disk.options)
-        image.unlink()
-        engine = kind(disk.place / "root", place / "run", "overlay")
-        try:
-            engine.start()
-            wrong.write_text(json.dumps(differences(see(engine), old, new)))
-        except StartError as error:
-            wrong.write_text(json.dumps({"doesn't start": [str(error)]}))
-        finally:
-            engine.close()
-            for target in reversed([each.target for each in mount.mounts() if each.target.startswith(f"{disk.place}")]):
-                mount.unmount(target, detach=True)
+        with next_boot(disk, image, place):
+            engine = kind(disk.place / "root", place / "run", "overlay")
+            try:
+                engine.start()
+                wrong.write_text(json.dumps(differences(see(engine), old, new)))
+            except StartError as error:
+                wrong.write_text(json.dumps({"doesn't start": [str(error)]}))
+            finally:
+                engine.close()
 
     output = place / "output"
     if in_a_fork(look, output):

@@ -17,10 +17,13 @@ import os
 import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+from lamina.linux import mount, namespace, process
 
 BLOCK_BYTES = 4096
 """What a disk writes whole: less than a page of the kernel's is never asked for by the file systems here, but for xfs's log."""
@@ -90,8 +93,6 @@ class CrashDisk:
         with contextlib.ExitStack() as undo:
             fd = os.open(_LINUX_DEV_FUSE, os.O_RDWR)
             try:
-                from lamina.linux import mount
-
                 mount.mount("disk", str(self._fuse), "fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0")
                 stopped = undo.enter_context(contextlib.ExitStack())  # the server ends when nothing of it is mounted
                 undo.callback(mount.unmount, str(self._fuse), detach=True)
@@ -115,6 +116,23 @@ def make_file_system(path: Path, fstype: str) -> None:
 def mount_file(path: Path, place: Path, options: str) -> None:
     """Mount a file's file system; the loop device goes with the mount."""
     subprocess.run(["mount", "-o", f"loop,{options}", path, place], check=True)
+
+
+@contextlib.contextmanager
+def next_boot(disk: CrashDisk, image: Path, place: Path) -> Iterator[None]:
+    """Have what a cut has left where the disk was, in a mount namespace and a boot of its own; for a process made for it."""
+    namespace.unshare(namespace.CLONE_NEWNS)
+    boot_id = place / "boot_id"
+    boot_id.write_text(f"{uuid.uuid4()}\n")
+    mount.mount(str(boot_id), "/proc/sys/kernel/random/boot_id", None, mount.MS_BIND)
+    process.boot_id.cache_clear()  # the process that this is a fork of may have asked
+    mount_file(image, disk.place, disk.options)
+    image.unlink()
+    try:
+        yield
+    finally:
+        for target in reversed([each.target for each in mount.mounts() if each.target.startswith(f"{disk.place}")]):
+            mount.unmount(target, detach=True)
 
 
 class Replay:

@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -22,11 +21,10 @@ from random import Random
 import pytest
 from cases import DRIVERS
 from changing import Change, command_line, in_a_fork, script
-from crashdisk import FORMS, CrashDisk, Replay, mount_file
+from crashdisk import FORMS, CrashDisk, Replay, next_boot
 from states import contradictions, database_rows, neither, sealed_layers, state_of
 
 from lamina.engine import Engine
-from lamina.linux import mount, namespace
 
 LONG = os.environ.get("LAMINA_KILLS") == "all"
 SEED = int(os.environ.get("LAMINA_SEED", "1"))
@@ -127,17 +125,10 @@ def looked_at(disk: CrashDisk, image: Path, driver: str, in_flight: Change | Non
     output = tmp_path / "output"
 
     def look() -> None:
-        namespace.unshare(namespace.CLONE_NEWNS)
-        boot_id = tmp_path / "boot_id"
-        boot_id.write_text(f"{uuid.uuid4()}\n")
-        mount.mount(str(boot_id), "/proc/sys/kernel/random/boot_id", None, mount.MS_BIND)
-        mount_file(image, disk.place, disk.options)
-        image.unlink()
-        expected = json.loads((tmp_path / "expected.json").read_text())
-        wrong = find_wrong(disk.place / "root", driver, in_flight, expected)
-        (tmp_path / "wrong.json").write_text(json.dumps(wrong))
-        for place in reversed([each.target for each in mount.mounts() if each.target.startswith(f"{disk.place}")]):
-            mount.unmount(place, detach=True)
+        with next_boot(disk, image, tmp_path):
+            expected = json.loads((tmp_path / "expected.json").read_text())
+            wrong = find_wrong(disk.place / "root", driver, in_flight, expected)
+            (tmp_path / "wrong.json").write_text(json.dumps(wrong))
 
     if in_a_fork(look, output):
         return [output.read_text()]
