@@ -4,7 +4,7 @@ import os
 import platform
 import time
 
-from lamina.linux import mount as lm
+from lamina.linux import mountinfo
 from lamina_bench.lab import PEERS, Lab
 from lamina_bench.report import Machine
 from lamina_bench.work import AbsentError, FailedError
@@ -72,5 +72,5 @@ def _field(path: str, name: str, parting: str = ":") -> str:
 
 
 def _filesystem(path: str) -> str:
-    mounts = [each for each in lm.mounts() if f"{path}/".startswith(each.target.rstrip("/") + "/")]
+    mounts = [each for each in mountinfo.mounts() if f"{path}/".startswith(each.target.rstrip("/") + "/")]
     return max(mounts, key=lambda each: len(each.target)).fstype if mounts else "unknown"

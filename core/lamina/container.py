@@ -11,7 +11,7 @@ from lamina.model.reference import Reference
 from lamina.store.images import Image
 
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
-    from lamina.api.types import Change
+    from lamina.api.entries import Change
     from lamina.archive.compression import Readable, Writable
     from lamina.engine import Engine
     from lamina.usecases.copy import Copying

@@ -425,7 +425,7 @@ DEFENCES = (
     Defence(
         attack="an abstract socket of the engine",
         without="a path for its sockets",
-        cuts=(Cut("runtime/monitor.py", "listening.bind(name)", 'listening.bind("\\0" + name)'),),
+        cuts=(Cut("linux/unix_socket.py", "listening.bind(path)", 'listening.bind("\\0" + path)'),),
         tests=system("attacks", "users_of_the_host_cannot_enter_the_store_and_no_socket_is_without_a_path"),
     ),
     # Builds

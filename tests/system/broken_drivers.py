@@ -12,20 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lamina.api.copytree import copy_tree
+from lamina.api.entries import Change, ChangeKind, EntryKind, LayerReader, Trees
 from lamina.api.hookspecs import hookimpl
-from lamina.api.types import (
-    Behaviour,
-    Change,
-    ChangeKind,
-    EntryKind,
-    Fidelity,
-    LayerReader,
-    Probe,
-    Trees,
-    Usage,
-    View,
-    WhiteoutFormat,
-)
+from lamina.api.types import Behaviour, Fidelity, Probe, Usage, View, WhiteoutFormat
 from lamina.archive.apply import apply_layer
 from lamina.archive.changes import compare_trees, read_upper
 from lamina.archive.fallback import tree_usage

@@ -20,7 +20,7 @@ from cases import DRIVERS, Lamina
 from outside import TOP, Environment
 
 from lamina.engine import Engine
-from lamina.linux import mount, namespace, netns, process
+from lamina.linux import mount, mountinfo, namespace, netns, process
 from lamina.store.image_archive import load
 
 collect_ignore = [] if os.environ.get("LAMINA_PEERS") == "1" and "DOCKER_HOST" in os.environ else ["test_peer_builds.py"]
@@ -83,7 +83,7 @@ def orphans_as_found() -> Iterator[None]:
 def root_dir(tmp_path: Path) -> Iterator[str]:
     """A directory for one test, under which no mount may be left."""
     yield str(tmp_path)
-    left = [each.target for each in mount.mounts() if each.target.startswith(f"{tmp_path}/")]
+    left = [each.target for each in mountinfo.mounts() if each.target.startswith(f"{tmp_path}/")]
     for target in reversed(left):
         mount.unmount(target, detach=True)
     assert not left, "mounts were left behind"

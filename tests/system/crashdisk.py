@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from lamina.linux import mount, namespace, process
+from lamina.linux import mount, mountinfo, namespace, process
 
 BLOCK_BYTES = 4096
 """What a disk writes whole: less than a page of the kernel's is never asked for by the file systems here, but for xfs's log."""
@@ -131,7 +131,7 @@ def next_boot(disk: CrashDisk, image: Path, place: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for target in reversed([each.target for each in mount.mounts() if each.target.startswith(f"{disk.place}")]):
+        for target in reversed([each.target for each in mountinfo.mounts() if each.target.startswith(f"{disk.place}")]):
             mount.unmount(target, detach=True)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from lamina.engine import Engine
-from lamina.linux import mount, process
+from lamina.linux import mountinfo, process
 from lamina.linux.cgroup import hierarchies
 from lamina.runtime.cgroups import PARENT
 
@@ -76,7 +76,7 @@ def left_cgroups(root: Path) -> list[str]:
 
 def network_namespaces() -> set[str]:
     """The network namespaces that are kept alive below this process, or by a mount in this mount namespace."""
-    found = {each.root for each in mount.mounts() if each.fstype == "nsfs" and each.root.startswith("net:")}
+    found = {each.root for each in mountinfo.mounts() if each.fstype == "nsfs" and each.root.startswith("net:")}
     for pid in descendants():
         with contextlib.suppress(OSError):
             found.add(os.readlink(f"/proc/{pid}/ns/net"))
@@ -94,7 +94,7 @@ def descriptors() -> dict[int, str]:
 
 def places() -> list[str]:
     """What is mounted in this mount namespace, and where."""
-    return sorted(f"{each.fstype} on {each.target}" for each in mount.mounts())
+    return sorted(f"{each.fstype} on {each.target}" for each in mountinfo.mounts())
 
 
 def rows(root: Path, query: str) -> list[tuple[object, ...]]:
@@ -139,7 +139,7 @@ def nothing_left(root: Path) -> Iterator[None]:
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     processes_before, mounts_before = descendants(), places()
     descriptors_before, networks_before = descriptors(), network_namespaces()
-    mounted_below = len([each for each in mount.mounts() if each.target.startswith(f"{root}/")])
+    mounted_below = len([each for each in mountinfo.mounts() if each.target.startswith(f"{root}/")])
     assert not mounted_below, "the root directory had mounts before the test"
     try:
         yield

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lamina.engine import Engine
 from lamina.errors import LaminaError
-from lamina.linux import mount
+from lamina.linux import mountinfo
 from lamina.model.container import Status
 from lamina.model.image import Index
 from lamina.store import views
@@ -179,7 +179,7 @@ def contradictions(engine: Engine) -> list[str]:
     running = {each for each, status in containers.items() if status in {"running", "paused"}}
     found += [
         f"a mount: {each.target}"
-        for each in mount.mounts()
+        for each in mountinfo.mounts()
         if each.target.startswith(f"{root}/") and not any(container in each.target for container in running)
     ]
     return [*found, *_index(engine)]

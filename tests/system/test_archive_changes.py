@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.api.types import Change, ChangeKind, WhiteoutFormat
+from lamina.api.entries import Change, ChangeKind
+from lamina.api.types import WhiteoutFormat
 from lamina.archive.apply import apply_layer
 from lamina.archive.changes import compare_trees, read_upper
 from lamina.archive.layer import LayerTar

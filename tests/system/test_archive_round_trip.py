@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.api.types import Change, ChangeKind, Entry, EntryKind, WhiteoutFormat
+from lamina.api.entries import Change, ChangeKind, Entry, EntryKind
+from lamina.api.types import WhiteoutFormat
 from lamina.archive.apply import apply_layer
 from lamina.archive.changes import compare_trees
 from lamina.archive.layer import LayerTar

@@ -15,6 +15,7 @@ from straces import strace
 
 from lamina.errors import StartError
 from lamina.linux import mount as lm
+from lamina.linux import mountinfo
 from lamina.runtime.mount_steps import BindInRoot, MountInRoot
 from lamina.runtime.steps import Place, Step
 
@@ -68,14 +69,14 @@ def test_no_mount_and_no_mount_point_leaves_the_root_while_its_way_is_swapped_fo
                 done += 1
             except OSError:
                 refused += 1
-            targets = [each.target for each in lm.mounts() if each.target.startswith(f"{tmp_path}/")]
+            targets = [each.target for each in mountinfo.mounts() if each.target.startswith(f"{tmp_path}/")]
             assert not [each for each in targets if not f"{each}/".startswith(f"{root}/")], turn
             assert os.listdir(outside) == ["there"], turn
             assert os.listdir(outside / "there") == [], turn
             for each in targets:
                 if each != str(root):
                     os.kill(racer, signal.SIGSTOP)
-                    lm.unmount(next(one.target for one in reversed(lm.mounts()) if one.target.startswith(f"{root}/")))
+                    lm.unmount(next(one.target for one in reversed(mountinfo.mounts()) if one.target.startswith(f"{root}/")))
                     os.kill(racer, signal.SIGCONT)
     finally:
         os.kill(racer, signal.SIGKILL)

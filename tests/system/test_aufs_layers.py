@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.api.types import Change, ChangeKind, View
+from lamina.api.entries import Change, ChangeKind
+from lamina.api.types import View
 from lamina.errors import ConflictError, LaminaError, NotFoundError, UsageError
 from lamina.linux import mount as lm
 from lamina.store import views

@@ -13,7 +13,7 @@ import pytest
 from builds import Context
 from cases import DRIVERS, Lamina, driver_of, each_driver, wait_until
 
-from lamina.linux import mount
+from lamina.linux import mountinfo
 
 one_driver = pytest.mark.parametrize("driver", [DRIVERS[0]], indirect=True)
 
@@ -215,7 +215,7 @@ def left(lamina: Lamina) -> list[str]:
     with contextlib.closing(sqlite3.connect(f"file:{lamina.root}/lamina.db?mode=ro", uri=True)) as connection:
         rows = connection.execute("SELECT key FROM layers WHERE state != 'sealed'").fetchall()
         rows += connection.execute("SELECT operation FROM build_blobs").fetchall()
-    return [str(row) for row in rows] + [each.target for each in mount.mounts() if each.target.startswith(f"{lamina.root}/")]
+    return [str(row) for row in rows] + [each.target for each in mountinfo.mounts() if each.target.startswith(f"{lamina.root}/")]
 
 
 @each_driver

@@ -21,7 +21,7 @@ from lamina.compare.lab import Lab, RefusedError
 from lamina.compare.run import PREFIX, Scale, compare
 from lamina.engine import Engine
 from lamina.errors import LaminaError, NotFoundError, UsageError
-from lamina.linux import mount, process
+from lamina.linux import mountinfo, process
 
 SMALL = Scale(rounds=2, big_bytes=4 << 20, files=120, stored_bytes=2 << 20, containers=3)
 
@@ -241,7 +241,7 @@ def test_mounts_of_a_comparison_are_not_seen_outside(place: str) -> None:
         deadline = time.monotonic() + 60
         while not any(Path(place).glob(f"{PREFIX}*/root/containers/*/*")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not [each.target for each in mount.mounts() if PREFIX in each.target]
+        assert not [each.target for each in mountinfo.mounts() if PREFIX in each.target]
     finally:
         running.send_signal(signal.SIGINT)
         assert running.wait(60) in {130, 0}

@@ -19,7 +19,7 @@ from cases import FOREVER, Lamina, wait_until
 from lamina.container import ContainerHandle
 from lamina.engine import Engine
 from lamina.errors import ArchiveError, ConflictError, LaminaError, NotFoundError
-from lamina.linux import mount, namespace
+from lamina.linux import mountinfo, namespace
 
 COPIES = int(os.environ.get("LAMINA_COPIES", "120"))
 """How often files are copied while their container swaps symlinks; `make defences` does it 500 times."""
@@ -392,7 +392,7 @@ def test_volumes_binds_and_read_only_places(lamina: Lamina, engine: Engine, tmp_
     container.remove(force=True)
     lamina("volume", "rm", "vol")
     (lamina.root / "volumes/.removed").rmdir()  # where the local driver deletes volumes: it must be empty
-    assert not [each for each in mount.mounts() if str(tmp_path / "bound") in each.target]
+    assert not [each for each in mountinfo.mounts() if str(tmp_path / "bound") in each.target]
 
 
 def test_what_is_the_kernels_is_refused_and_left_empty_in_a_copy(running: ContainerHandle, tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_a_killed_cp_leaves_no_mount_and_no_lock(lamina: Lamina, engine: Engine)
         process.wait()
         assert process.stdin is not None
         process.stdin.close()
-        assert not [each for each in mount.mounts() if str(lamina.root) in each.target]
+        assert not [each for each in mountinfo.mounts() if str(lamina.root) in each.target]
         lamina("start", container.id)
         assert container.exec_output(["echo", "runs"]) == "runs\n"
 

@@ -16,7 +16,7 @@ from cases import FOREVER, PROGRAM, Lamina, driver_of, each_driver
 from lamina.engine import Engine
 from lamina.errors import ConflictError, LaminaError
 from lamina.linux import mount as lm
-from lamina.linux import process
+from lamina.linux import mountinfo, process
 from lamina.linux.fs import remove_tree
 from lamina.model.mount import Mount
 from lamina.store import views
@@ -288,7 +288,7 @@ def test_a_union_is_mounted_by_one_string_too(
     view = views.View(root=str(place / "merged"), mounts=(union,), upper_dir=str(place / "upper"))
     with views.seen(view) as path:
         assert len(os.listdir(path)) == layers
-        assert [each for each in lm.mounts() if str(place) in each.target] == []
+        assert [each for each in mountinfo.mounts() if str(place) in each.target] == []
     views.attach(view)
     (place / "merged" / "new").write_text("x")
     assert os.listdir(place / "upper") == ["new"]
@@ -324,7 +324,7 @@ def test_a_union_that_cannot_be_says_both_reasons(tmp_path: Path, own_mounts: No
     with pytest.raises(OSError, match="fsconfig: invalid argument") as caught:
         views.detached(union)
     assert any("by mount(2)" in note for note in caught.value.__notes__)
-    assert lm.mounts()[-1].fstype != "overlay"
+    assert mountinfo.mounts()[-1].fstype != "overlay"
 
 
 @pytest.mark.parametrize("driver", ["overlay", "aufs"], indirect=True)
@@ -356,7 +356,7 @@ def store_at(place: Path, driver: str, prepared: Path) -> Iterator[Lamina]:
     subprocess.run(["cp", "--archive", "--reflink=auto", str(prepared), str(place)], check=True)
     yield Lamina(place, driver)
     leaks.settle_and_remove(place)
-    assert [each for each in lm.mounts() if "awkward" in each.target] == []
+    assert [each for each in mountinfo.mounts() if "awkward" in each.target] == []
     remove_tree(str(place))
 
 
@@ -374,9 +374,9 @@ def test_a_root_directory_may_have_any_name(
         assert lamina("run", "--rm", "made", "cat", "/new") == "hi"
         name = lamina("run", "-d", "busybox", *FOREVER)
         assert lamina("exec", name, "echo", "in") == "in"
-        assert driver == "vfs" or str(lamina.merged(name)) in {each.target for each in lm.mounts()}
+        assert driver == "vfs" or str(lamina.merged(name)) in {each.target for each in mountinfo.mounts()}
         with lamina.library() as engine:
             assert {each.id for each in engine.containers.all() if each.status == "running"} == {name}
             engine.containers.get(name).remove(force=True)
             engine.containers.get("it").remove(volumes=True)
-        assert [each for each in lm.mounts() if "awkward" in each.target] == []
+        assert [each for each in mountinfo.mounts() if "awkward" in each.target] == []

@@ -18,13 +18,13 @@ import pytest
 from cases import DRIVERS, Lamina, wait_until
 from test_show_9_kill import run_killed, traced_calls, wait_for_processes
 
+from lamina.api.entries import Change, Entry, LayerReader, Trees
 from lamina.api.hookspecs import hookimpl
-from lamina.api.types import Change, Entry, LayerReader, Trees
 from lamina.archive.apply import apply_layer
 from lamina.archive.treefacts import digest_of, read_tree
 from lamina.engine import Engine
 from lamina.errors import IntegrityError
-from lamina.linux import mount
+from lamina.linux import mountinfo
 from lamina.testing import tree
 from lamina.testing.tree import ACCESS_ACL, ACL, DEFAULT_ACL, FILE_CAPABILITY, Facts
 
@@ -332,6 +332,6 @@ def check(lamina: Lamina, when: str, drivers: set[str], wanted: dict[str, Facts]
                 assert not os.path.isdir(trash) or not os.listdir(trash), f"{when}: {trash} isn't empty"
         same(seen_by(engine), wanted, when)
         assert engine.containers.get("work").diff() == wanted_changes, when
-        left = [each.target for each in mount.mounts() if each.target.startswith(f"{lamina.root}/")]
+        left = [each.target for each in mountinfo.mounts() if each.target.startswith(f"{lamina.root}/")]
         assert not left, f"{when}: mounts are left: {left}"
         return record.driver

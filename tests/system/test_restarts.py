@@ -11,7 +11,7 @@ from cases import FOREVER, PROGRAM, Lamina, driver_of, each_driver, is_gone, wai
 
 from lamina.container import ContainerHandle
 from lamina.engine import Engine
-from lamina.linux import mount, process
+from lamina.linux import mount, mountinfo, process
 from lamina.model.container import MountRequest
 from lamina.model.supervision import Supervision
 
@@ -229,7 +229,7 @@ def test_after_a_boot_those_run_that_should(lamina: Lamina):
             if record.pid:
                 os.kill(record.pid, signal.SIGKILL)
         wait_until(lambda: all(is_gone(each.pid) for each in running if each.pid), "the machine's end")
-    for each in reversed(mount.mounts()):
+    for each in reversed(mountinfo.mounts()):
         if each.target.startswith(f"{lamina.root}/"):
             mount.unmount(each.target)
     shutil.rmtree(lamina.root / "run")

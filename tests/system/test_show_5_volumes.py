@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cases import FOREVER, Lamina, driver_of, each_driver, own_dir, wait_until
 
-from lamina.linux import mount
+from lamina.linux import mount, mountinfo
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def shared(tmp_path: Path) -> Path:
 
 def mounts_below(place: Path) -> list[str]:
     """What the host's mountinfo has strictly below a place."""
-    return [each.target for each in mount.mounts() if each.target.startswith(f"{place}/")]
+    return [each.target for each in mountinfo.mounts() if each.target.startswith(f"{place}/")]
 
 
 def layers_in(archive: Path, folder: str) -> list[str]:
@@ -81,7 +81,7 @@ def test_the_images_own_content_is_hidden_unharmed_and_there_again_without_the_v
 @each_driver
 def test_the_host_does_not_see_the_mount_while_the_container_runs(lamina: Lamina, shared: Path):
     """On the image `busybox`, which has no /test: on the host the mount point is an empty directory."""
-    before = [each.target for each in mount.mounts()]
+    before = [each.target for each in mountinfo.mounts()]
     container = lamina.background("-v", f"{shared}:/test", "busybox", *FOREVER)
     lamina("exec", container, "sh", "-c", "echo container > /test/from-container; grep -c ' /test ' /proc/self/mountinfo")
     merged = lamina.merged(container)
@@ -89,10 +89,10 @@ def test_the_host_does_not_see_the_mount_while_the_container_runs(lamina: Lamina
     assert (merged / "test").is_dir()
     assert os.listdir(merged / "test") == []
     assert mounts_below(merged) == []
-    assert [each.target for each in mount.mounts() if each.target not in before] in ([str(merged)], [])
-    mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
-    assert f"{merged}/test" not in mountinfo
-    assert str(shared) not in mountinfo
+    assert [each.target for each in mountinfo.mounts() if each.target not in before] in ([str(merged)], [])
+    outside = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    assert f"{merged}/test" not in outside
+    assert str(shared) not in outside
     inside = Path(f"/proc/{lamina.pid(container)}/mountinfo").read_text(encoding="utf-8")
     targets = [line.split(" ")[4] for line in inside.splitlines()]
     assert targets.count("/test") == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cases import DRIVERS, FOREVER, Lamina
 
-from lamina.linux import mount
+from lamina.linux import mountinfo
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def check_aufs(lamina: Lamina, keys: list[str], container: str) -> None:
     assert (home / "layers" / top).read_text(encoding="utf-8").splitlines() == [low]
     assert (home / "layers" / container).read_text(encoding="utf-8").splitlines() == [top, low]
     assert lamina.merged(container) == home / "mnt" / container
-    assert [each.target for each in mount.mounts() if each.target.startswith(str(home))] == [str(home / "mnt" / container)]
+    assert [each.target for each in mountinfo.mounts() if each.target.startswith(str(home))] == [str(home / "mnt" / container)]
     assert (home / "mnt" / container / "bin/busybox").is_file()
     assert (home / "mnt" / container / "new").read_text(encoding="utf-8") == "new\n"
     assert (home / "diff" / container / "new").read_text(encoding="utf-8") == "new\n"

@@ -18,7 +18,7 @@ from cases import DRIVERS
 
 from lamina.engine import Engine
 from lamina.errors import LaminaError
-from lamina.linux import mount, process
+from lamina.linux import mountinfo, process
 
 CHANGING = (
     "mkdir", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "symlink", "symlinkat", "link",
@@ -179,7 +179,7 @@ def check(root: str, driver: str, when: str) -> None:
         known = {container.id for container in engine.containers.all()}
         assert set(os.listdir(os.path.join(root, "containers"))) == known, f"{when}: container folders"
         assert set(os.listdir(os.path.join(root, "run", "containers"))) <= known, f"{when}: run folders"
-    left = [each.target for each in mount.mounts() if each.target.startswith(root + "/")]
+    left = [each.target for each in mountinfo.mounts() if each.target.startswith(root + "/")]
     assert not left, f"{when}: mounts are left: {left}"
     for trash in (os.path.join(root, driver, "trash"), os.path.join(root, "tmp")):
         assert not os.path.isdir(trash) or not os.listdir(trash), f"{when}: {trash} isn't empty"

@@ -10,7 +10,7 @@ import pytest
 from cases import FOREVER, Lamina, driver_of, each_driver, is_gone, wait_until
 from leaks import cgroups, left_on_disk, rows
 
-from lamina.linux import mount
+from lamina.linux import mountinfo
 
 COUNT = "i=0; while :; do i=$((i + 1)); echo $i > /tmp/count; sleep 0.01; done"
 
@@ -117,9 +117,9 @@ def test_exit_codes_are_dockers(lamina: Lamina):
 
 @each_driver
 def test_a_start_that_fails_leaves_the_container_with_its_error_and_no_mount(lamina: Lamina):
-    before = mount.mounts()
+    before = mountinfo.mounts()
     lamina.error("run", "--name", "failed", "base", "nowhere", code=127)
-    assert mount.mounts() == before
+    assert mountinfo.mounts() == before
     state = lamina.document("failed")["State"]
     assert (state["Status"], state["ExitCode"], state["Pid"]) == ("created", 127, 0)
     assert "nowhere" in state["Error"]
@@ -235,12 +235,12 @@ def test_run_rm_leaves_nothing_in_front_or_in_the_background(lamina: Lamina):
 
 @each_driver
 def test_a_container_that_ends_by_itself_leaves_no_mount_behind(lamina: Lamina):
-    before = [each.target for each in mount.mounts()]
+    before = [each.target for each in mountinfo.mounts()]
     container = lamina.background("base", "true")
     ended = f"SELECT 1 FROM containers WHERE id = '{container}' AND status = 'exited'"
     # asked of the database as it lies: a command would clean up by itself
     wait_until(lambda: rows(lamina.root, ended), "the record of its end")
-    assert [each.target for each in mount.mounts()] == before
+    assert [each.target for each in mountinfo.mounts()] == before
     assert lamina("wait", container) == "0"
 
 

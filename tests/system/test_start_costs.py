@@ -10,7 +10,7 @@ import pytest
 from cases import FOREVER, Lamina
 from straces import strace
 
-from lamina.linux import mount
+from lamina.linux import mountinfo
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_what_is_removed_with_its_container_is_not_synced_at_its_end(lamina: Lam
     """Overlayfs syncs the whole file system below when it is unmounted, unless it is volatile."""
     lamina.background("--name", "goes", "--rm", "--network", "none", "busybox", *FOREVER)
     lamina.background("--name", "stays", "--network", "none", "busybox", *FOREVER)
-    options = {each.target: each.super_options for each in mount.mounts()}
+    options = {each.target: each.super_options for each in mountinfo.mounts()}
     assert "volatile" in options[str(lamina.merged("goes"))]  # newer kernels show it as `fsync=volatile`
     assert "volatile" not in options[str(lamina.merged("stays"))]
     lamina("exec", "goes", "touch", "/new")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lamina.engine import Engine
-from lamina.linux import mount
+from lamina.linux import mountinfo
 from lamina.store import views
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lamina-fuse-overlayfs"
@@ -41,8 +41,8 @@ def test_a_view_that_a_killed_reader_left_mounted_goes_with_its_layer(
         engine.context.host.register(plugin, "storage.fuse-overlayfs")
         container = engine.containers.get("killed")
         view = engine.context.layers.driver("fuse-overlayfs").mounts(container.id, container.record.parents, readonly=True)
-        assert view.root in [each.target for each in mount.mounts()], "the test left nothing to take away"
+        assert view.root in [each.target for each in mountinfo.mounts()], "the test left nothing to take away"
         container.remove()
-    assert [each.target for each in mount.mounts() if each.target.startswith(f"{root}/")] == []
+    assert [each.target for each in mountinfo.mounts() if each.target.startswith(f"{root}/")] == []
     assert not os.path.exists(view.root)
     assert views.can_detach(view.mounts[0]) is False

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.archive import paths, pax, tarheader
 from lamina.archive.layer import LayerTar
 from lamina.archive.tarheader import Member

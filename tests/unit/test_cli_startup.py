@@ -13,13 +13,14 @@ BUDGET = {"ps": 150, "images": 150, "run": 195, "exec": 155, "diff": 150}
 
 HEAVY = {
     "ast", "asyncio", "concurrent", "difflib", "email", "hashlib", "http", "importlib.metadata", "lamina.cli.template",
-    "lamina.archive.compression", "locale", "logging", "multiprocessing", "rich", "shutil", "socketserver", "ssl",
-    "tarfile", "tempfile", "tomllib", "urllib", "xml", "zipfile",
+    "lamina.archive.compression", "locale", "logging", "multiprocessing", "rich", "selectors", "shutil", "socket",
+    "socketserver", "ssl", "tarfile", "tempfile", "tomllib", "urllib", "xml", "zipfile",
 }  # fmt: skip
 
 PROGRAM = """
 import json, sys
-from lamina import standins
+from lamina import finder, standins
+finder.put_in()
 standins.put_in()
 from lamina.cli.main import main
 code = main(sys.argv[1:])

@@ -145,7 +145,7 @@ def test_the_life_of_a_container_tells_every_step_in_its_order() -> None:
         attachment=Attachment(namespace=NetworkNamespace.NEW),
         mounts=[PlannedMount(target="/data", mount=Mount(type="bind", source="/srv/data", target=""), read_only=False)],
         files=[("/host/hosts", "/etc/hosts")],
-        cgroup=(PlannedCgroup("", "/sys/fs/cgroup/lamina/0", "/sys/fs/cgroup/lamina/0/cgroup.procs"),),
+        cgroup=(PlannedCgroup(name="", directory="/sys/fs/cgroup/lamina/0", entrance="/sys/fs/cgroup/lamina/0/cgroup.procs"),),
         devices=(("/dev/fuse", 0o020666, os.makedev(10, 229), 0, 0),),
         confined=Confined(has_system_paths=False, apparmor="asked-for"),
     )

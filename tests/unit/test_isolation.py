@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.api.types import Attachment, Entry, EntryKind, NetworkNamespace, View
+from lamina.api.entries import Entry, EntryKind
+from lamina.api.types import Attachment, NetworkNamespace, View
 from lamina.archive.shifted import ShiftedOwners
 from lamina.cli.isolation_options import read_isolation
 from lamina.errors import ConflictError, NotUsableError, UsageError

@@ -3,7 +3,7 @@
 import pytest
 
 from lamina.linux import mount as lm
-from lamina.linux.mount import _unescape
+from lamina.linux.mountinfo import _unescape
 from lamina.model.mount import Mount, MountFlag
 from lamina.usecases.start import tmpfs_mount
 

@@ -2,6 +2,7 @@
 
 hookspecs.py   every hook, with its contract
 types.py       the values that go in and come out
+entries.py     those about what a layer holds and changes
 networks.py    those of network drivers that make links
 host.py        finds plugins, checks them, and calls the hooks of the chosen one
 drivers.py     the same calls with types, for the engine

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina.api.host import PluginHost
-from lamina.api.types import Attachment, Capabilities, Change, LayerReader, NetworkNamespace, Probe, Trees, Usage, View, VolumeSpec
+from lamina.api.types import Attachment, Capabilities, NetworkNamespace, Probe, Usage, View, VolumeSpec
 from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, PluginError
 from lamina.model.mount import Mount, MountFlag
 
 if TYPE_CHECKING:
+    from lamina.api.entries import Change, LayerReader, Trees
     from lamina.api.networks import EndpointSpec, NetworkSetup, NetworkSpec
 
 
@@ -126,13 +127,15 @@ class StorageDriver(_Driver):
         """`storage_after_unmount`."""
         self._call("storage_after_unmount", (bool, type(None)), home=self.home, key=key)
 
-    def changes(self, key: str, parents: Sequence[str], trees: Trees) -> list[Change]:
+    def changes(self, key: str, parents: Sequence[str], trees: "Trees") -> "list[Change]":
         """`storage_changes`."""
+        from lamina.api.entries import Change  # no start needs it
+
         changes = list(self._call("storage_changes", (list, tuple), home=self.home, key=key, parents=parents, trees=trees))
         self._check("storage_changes", changes, all(isinstance(change, Change) for change in changes))
         return changes
 
-    def apply(self, key: str, parents: Sequence[str], entries: LayerReader, trees: Trees) -> None:
+    def apply(self, key: str, parents: Sequence[str], entries: "LayerReader", trees: "Trees") -> None:
         """`storage_apply`."""
         self._call("storage_apply", bool, home=self.home, key=key, parents=parents, entries=entries, trees=trees)
 

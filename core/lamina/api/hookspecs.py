@@ -30,18 +30,9 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from lamina.api.entries import Change, LayerReader, Trees
     from lamina.api.networks import EndpointSpec, NetworkSetup, NetworkSpec
-    from lamina.api.types import (
-        Attachment,
-        Change,
-        ContainerEvent,
-        LayerReader,
-        Probe,
-        Trees,
-        Usage,
-        View,
-        VolumeSpec,
-    )
+    from lamina.api.types import Attachment, ContainerEvent, Probe, Usage, View, VolumeSpec
     from lamina.model.mount import Mount
 
 hookspec = pluggy.HookspecMarker("lamina")

@@ -1,7 +1,7 @@
 """Writes the reference page of the contract from its source: `python -m lamina.api.reference > docs/plugins/reference.md`.
 
-Every hook of `hookspecs.py` with its signature and contract, every type of `types.py` with its fields. Read with `ast`, because the
-texts below fields are in the source alone. Not used by the engine.
+Every hook of `hookspecs.py` with its signature and contract, every type of `types.py` and `entries.py` with its fields. Read with
+`ast`, because the texts below fields are in the source alone. Not used by the engine.
 """
 
 import ast
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from lamina.api import hookspecs, networks, types
+from lamina.api import entries, hookspecs, networks, types
 from lamina.api.host import REQUIRED
 from lamina.model import mount, network
 
@@ -27,8 +27,8 @@ def reference() -> str:
     lines = [
         "# Reference",
         "",
-        "Made from `api/hookspecs.py`, `api/types.py`, `api/networks.py`, `model/network.py` and `model/mount.py` by",
-        "`python -m lamina.api.reference`: don't edit it.",
+        "Made from `api/hookspecs.py`, `api/types.py`, `api/entries.py`, `api/networks.py`, `model/network.py` and",
+        "`model/mount.py` by `python -m lamina.api.reference`: don't edit it.",
         f"It is version {types.API_VERSION} of the contract; [how it may grow](versions.md).",
         "",
         *_prose(inspect.getdoc(hookspecs) or "", code_language="python"),
@@ -40,7 +40,7 @@ def reference() -> str:
             if function.name.split("_")[0] == kind:
                 lines += ["", *_hook(function)]
     lines += ["", "## Types"]
-    for module in (types, networks, network, mount):
+    for module in (types, entries, networks, network, mount):
         for node in _parsed(module).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 lines += ["", *_type(node, module)]

@@ -11,7 +11,8 @@ import stat
 from collections.abc import Callable
 from typing import TypeVar
 
-from lamina.api.types import Entry, EntryKind, LayerReader, WhiteoutFormat
+from lamina.api.entries import Entry, EntryKind, LayerReader
+from lamina.api.types import WhiteoutFormat
 from lamina.archive import attributes, paths
 from lamina.archive.target import Directory, Missing, Target
 from lamina.archive.whiteouts import AufsWhiteouts, OverlayWhiteouts, TreeWhiteouts, Whiteouts

@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.archive.paths import OVERLAY_PREFIX, shown
 from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError
@@ -139,7 +139,7 @@ def drop_inherited(path: str | int, xattrs: dict[str, bytes]) -> None:
 
 def entry_of(found: os.stat_result, path: str, xattrs: dict[str, bytes]) -> Entry:
     """Describe an existing file's attributes as an entry; its kind is left for who knows it."""
-    from lamina.api.types import EntryKind
+    from lamina.api.entries import EntryKind
 
     return Entry(
         path=path,

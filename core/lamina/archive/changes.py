@@ -15,7 +15,8 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Set
 
-from lamina.api.types import Change, ChangeKind, WhiteoutFormat
+from lamina.api.entries import Change, ChangeKind
+from lamina.api.types import WhiteoutFormat
 from lamina.archive import paths
 from lamina.dataclasses import dataclass
 from lamina.errors import LaminaError

@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import dataclass, replace
 
-from lamina.api.types import Entry, EntryKind, LayerReader
+from lamina.api.entries import Entry, EntryKind, LayerReader
 from lamina.archive import attributes, paths
 from lamina.errors import ArchiveError, ConflictError, LaminaError
 from lamina.linux.fs import mount_id, open_in_root

@@ -7,10 +7,14 @@ import contextlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lamina.api.hookspecs import hookimpl
-from lamina.api.types import API_VERSION, Change, LayerReader, Trees, Usage, View, VolumeSpec, WhiteoutFormat
+from lamina.api.types import API_VERSION, Usage, View, VolumeSpec, WhiteoutFormat
 from lamina.linux.fs import remove_tree, syncfs
+
+if TYPE_CHECKING:
+    from lamina.api.entries import Change, LayerReader, Trees
 
 
 class Fallback:
@@ -20,7 +24,7 @@ class Fallback:
     api_version = API_VERSION
 
     @hookimpl(trylast=True)
-    def storage_changes(self, trees: Trees) -> Sequence[Change]:
+    def storage_changes(self, trees: "Trees") -> "Sequence[Change]":
         from lamina.archive.changes import compare_trees, read_upper
 
         if trees.upper_dir is not None and trees.whiteouts is not WhiteoutFormat.NONE:
@@ -28,7 +32,7 @@ class Fallback:
         return compare_trees(trees.layer, trees.parent, trees.unchanged_before_ns)
 
     @hookimpl(trylast=True)
-    def storage_apply(self, entries: LayerReader, trees: Trees) -> bool:
+    def storage_apply(self, entries: "LayerReader", trees: "Trees") -> bool:
         from lamina.archive.apply import apply_layer
 
         if trees.upper_dir is not None and trees.whiteouts is not WhiteoutFormat.NONE:

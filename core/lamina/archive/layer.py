@@ -6,7 +6,7 @@ Nothing is written here; `apply` lays the entries down.
 from collections.abc import Iterator
 from typing import IO
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.archive import paths
 from lamina.archive.compression import Readable
 from lamina.archive.tarheader import Member
@@ -29,7 +29,7 @@ _KINDS = {
 
 
 class LayerTar:
-    """An uncompressed layer archive as `lamina.api.types.LayerReader`.
+    """An uncompressed layer archive as `lamina.api.entries.LayerReader`.
 
     `limit_bytes` bounds what the entries' sizes add up to, which a sparse file makes larger than the archive is. Without
     `whiteouts` it is an archive of files, not a layer: names with `.wh.` are names like others.

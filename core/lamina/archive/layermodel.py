@@ -11,7 +11,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import IO
 
-from lamina.api.types import Entry, EntryKind, LayerReader, WhiteoutFormat
+from lamina.api.entries import Entry, EntryKind, LayerReader
+from lamina.api.types import WhiteoutFormat
 from lamina.archive import attributes, paths
 from lamina.archive.treefacts import CHUNK_BYTES, PathFacts, difference, read_tree
 from lamina.archive.upper import pick_upper

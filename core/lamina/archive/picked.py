@@ -1,4 +1,4 @@
-"""Chosen paths of a tree as a layer's entries (`lamina.api.types.LayerReader`), with no archive between.
+"""Chosen paths of a tree as a layer's entries (`lamina.api.entries.LayerReader`), with no archive between.
 
 It is what moves a layer from one driver to another.
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.archive import attributes, paths
 from lamina.errors import LaminaError
 from lamina.linux.fs import copy_contents

@@ -6,7 +6,7 @@ Not here: the ids in access control lists, which stay as they were read.
 from collections.abc import Iterator
 from typing import IO
 
-from lamina.api.types import Entry, LayerReader
+from lamina.api.entries import Entry, LayerReader
 from lamina.linux.namespace import ID_COUNT
 
 NOBODY = 65534

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.archive import attributes, paths
 from lamina.errors import LaminaError
 from lamina.linux.fs import copy_contents, read_xattrs
@@ -21,7 +21,7 @@ _GONE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.
 
 
 class TreeReader:
-    """What the descriptor `fd` (O_PATH) stands for, under the name `name`, as `lamina.api.types.LayerReader`.
+    """What the descriptor `fd` (O_PATH) stands for, under the name `name`, as `lamina.api.entries.LayerReader`.
 
     With the name "" it must be a directory and its contents are the archive's. `is_closed` is asked of the descriptor of each
     directory on another device than the one above; one that it is true for is given without what is in it. Sockets, which an

@@ -8,7 +8,8 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from lamina.api.types import EntryKind, WhiteoutFormat
+from lamina.api.entries import EntryKind
+from lamina.api.types import WhiteoutFormat
 from lamina.archive import attributes, paths
 from lamina.archive.picked import Picked, Socket
 from lamina.errors import LaminaError

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lamina.api.types import Change, ChangeKind, EntryKind, LayerReader
+from lamina.api.entries import Change, ChangeKind, EntryKind, LayerReader
 from lamina.archive import attributes, paths, pax, tarheader
 from lamina.archive.compression import CHUNK_BYTES, Writable
 from lamina.errors import LaminaError

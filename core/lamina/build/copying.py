@@ -26,7 +26,7 @@ from lamina.linux.fs import open_in_root
 from lamina.model.digest import Digest
 
 if TYPE_CHECKING:
-    from lamina.api.types import LayerReader
+    from lamina.api.entries import LayerReader
 
 _VERSION = b"lamina copy 1\n"
 """Changes when the same sources would make another layer."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.archive import attributes, paths
 from lamina.build.contenthash import CAPABILITY, CHUNK_BYTES, facts
 from lamina.build.filemode import FileMode
@@ -44,7 +44,7 @@ class _Placed:
 
 
 class CopyLayer:
-    """The layer of one COPY or ADD, as `lamina.api.types.LayerReader`. It is iterated once."""
+    """The layer of one COPY or ADD, as `lamina.api.entries.LayerReader`. It is iterated once."""
 
     def __init__(self, gathered: "Gathered", *, base_root: str | None, working_dir: str, mtime_limit_ns: int | None) -> None:
         self._gathered = gathered

@@ -9,7 +9,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.archive import attributes, paths
 from lamina.errors import UsageError
 from lamina.linux.fs import open_in_root

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from typing import IO
 
-from lamina.api.types import Entry, EntryKind
+from lamina.api.entries import Entry, EntryKind
 from lamina.errors import UsageError
 from lamina.linux.fs import open_in_root
 

@@ -1,7 +1,8 @@
 """The kernel and nothing else: the only home of ctypes.
 
     libc.py        the one CDLL, its functions' types, and how a failed call becomes an OSError
-    mount.py       mounts by the new mount API: attach, detach, bind, pivot_root, mountinfo
+    mount.py       mounts by the new mount API: attach, detach, bind, pivot_root
+    mountinfo.py   what is mounted
     namespace.py   unshare, setns, what a process's namespaces are, loopback
     netns.py       a call in another network namespace, and its settings (sysctl)
     netlink.py     conversations with the kernel about networks: messages, attributes, errors in words
@@ -20,6 +21,7 @@
     selinux.py     SELinux: is it on, does its policy know a label, labels of files
     procfs.py      files of /proc, opened so that nothing can be mounted over them meanwhile
     conntrack.py   connections that the kernel tracks for address translation, and forgetting them
+    unix_socket.py  Unix sockets: pairs, by a path of any length, descriptors sent over them
     terminal.py    pseudo-terminals, raw mode, window size
     recorder.py    records the changing calls of a process, for a trace
     ptrace.py      watches another process's changing calls, and kills it at one, for the conformance kit

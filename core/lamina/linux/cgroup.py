@@ -14,7 +14,6 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from lamina.linux.fs import read_bytes
 
@@ -23,13 +22,14 @@ TIMEOUT_S = 10.0
 """For what the kernel does after a write has returned: freezing, and the last steps of a killed process."""
 
 
-class Hierarchies(NamedTuple):
+class Hierarchies:
     """Where this machine's controllers are."""
 
-    controllers: Mapping[str, str]
-    """Name to the mount point of its hierarchy. Disk throughput is `blkio` in version 1 and `io` in version 2."""
-    unified: str
-    """The mount point of version 2, "" if it isn't mounted."""
+    def __init__(self, controllers: Mapping[str, str], unified: str) -> None:
+        self.controllers = controllers
+        """Name to the mount point of its hierarchy. Disk throughput is `blkio` in version 1 and `io` in version 2."""
+        self.unified = unified
+        """The mount point of version 2, "" if it isn't mounted."""
 
     def version(self, controller: str) -> int:
         """1 or 2; 0 if this machine doesn't have the controller."""

@@ -12,7 +12,6 @@ import stat
 from collections.abc import Iterator
 
 from lamina.linux.libc import SYS_OPENAT2, c_int, c_ulong, failed, libc, syscall
-from lamina.linux.mount import mounts
 
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x01, 0x02, 0x04, 0x08, 0x10
 FICLONE = 0x40049409
@@ -120,8 +119,9 @@ def mount_of(path: str) -> int:
 
 def filesystem_type(path: str) -> str:
     """Name the file system that a path is on, as mount(8) does ("ext4", "fuse.sshfs"), by the mount that it is opened through."""
-    found = mount_of(path)
-    return next((mount.fstype for mount in mounts() if mount.id == found), "")
+    beginning = b"%d " % mount_of(path)
+    found = next((line for line in read_bytes("/proc/self/mountinfo").split(b"\n") if line.startswith(beginning)), b"")
+    return found.partition(b" - ")[2].partition(b" ")[0].decode("utf-8", "surrogateescape")
 
 
 def tells_types(directory: str) -> bool:
@@ -267,6 +267,7 @@ def remove_tree(path: str) -> None:
 def _destroyed(parent_fd: int, name: str) -> bool:
     """Delete a subvolume of btrfs at once; False if it is none, or one on which something is mounted or that has others in it."""
     from lamina.linux.btrfs import destroy_subvolume  # only stores on btrfs pay for it
+    from lamina.linux.mountinfo import mounts
 
     fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
     try:

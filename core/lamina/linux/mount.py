@@ -1,8 +1,8 @@
-"""Mounts: the new mount API (fsopen, fsconfig, fsmount, open_tree, move_mount, mount_setattr), pivot_root, and mountinfo.
+"""Mounts: the new mount API (fsopen, fsconfig, fsmount, open_tree, move_mount, mount_setattr), and pivot_root.
 
 The new API has no page of options to overflow, no `,` and `:` to escape, and its mounts can exist without being anywhere: a
 detached mount is a descriptor, used through `/proc/self/fd/N`, and gone with the process. Sources: fsopen(2), fsconfig(2),
-open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2), proc_pid_mountinfo(5).
+open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
 
 Policy (what to mount, where) is elsewhere; the values come as `Mount`.
 """
@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 import sys
-from typing import NamedTuple
 
 from lamina.linux.libc import (
     SYS_FSCONFIG,
@@ -197,47 +196,3 @@ def pivot_root(new_root: str) -> None:
         os.chdir("/")
     finally:
         os.close(old)
-
-
-class MountInfo(NamedTuple):
-    """One line of /proc/PID/mountinfo."""
-
-    id: int
-    device: str
-    root: str
-    target: str
-    options: str
-    fstype: str
-    source: str
-    super_options: str = ""
-    """Those of the file system as a whole, in its own words."""
-
-
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, char)
-    return text
-
-
-def mounts(pid: int | str = "self") -> list[MountInfo]:
-    """Read the mounts of a process's mount namespace, in the order in which they were made."""
-    found = []
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        for line in lines:
-            left, _, right = line.rstrip("\n").partition(" - ")
-            fields, kind = left.split(" "), right.split(" ")
-            found.append(
-                MountInfo(
-                    int(fields[0]),
-                    fields[2],
-                    _unescape(fields[3]),
-                    _unescape(fields[4]),
-                    fields[5],
-                    kind[0],
-                    _unescape(kind[1]),
-                    _unescape(kind[2]) if len(kind) > 2 else "",
-                )
-            )
-    return found

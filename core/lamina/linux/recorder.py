@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lamina.linux import libc as c_library
-from lamina.linux import process
+from lamina.linux import process, unix_socket
 
 FIELDS = "\x1f"
 """Parts the fields of a note; a note ends with a newline. Neither is ever in a field."""
@@ -115,6 +115,7 @@ class Recorder:
         self._replace(signal, "pidfd_send_signal", self._plain(signal.pidfd_send_signal, "pidfd_send_signal"))
         self._replace(fcntl, "ioctl", self._controlling(fcntl.ioctl))
         self._replace(socket.socket, "bind", self._binding(socket.socket.bind))
+        self._replace(unix_socket, "bind", self._binding(unix_socket.bind))
         for holder, name in ((_posixsubprocess, "fork_exec"), (sys.modules.get("subprocess"), "_fork_exec")):
             if hasattr(holder, name):
                 self._replace(holder, name, self._spawning(getattr(holder, name)))
@@ -306,7 +307,7 @@ class Recorder:
         return recorded
 
     def _binding(self, original: Any) -> Any:
-        def recorded(bound: socket.socket, address: Any) -> None:
+        def recorded(bound: Any, address: Any) -> None:
             began = time.monotonic_ns()
             original(bound, address)
             self._call(began, "bind", 0, f"{bound.fileno()}, {address!r}")

@@ -1,15 +1,13 @@
-"""Terminals: pseudo-terminal pairs, controlling terminals, raw mode, sizes, descriptors sent over a socket.
+"""Terminals: pseudo-terminal pairs, controlling terminals, raw mode, sizes.
 
-Sources: pts(4), ioctl_tty(2) (TIOCGPTPEER, TIOCSCTTY, TIOCSWINSZ), unix(7) (SCM_RIGHTS), termios(3).
+Sources: pts(4), ioctl_tty(2) (TIOCGPTPEER, TIOCSCTTY, TIOCSWINSZ), termios(3).
 """
 
-import array
 import errno
 import fcntl
 import os
 import struct
 import termios
-import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -55,6 +53,8 @@ def set_size(fd: int, rows: int, columns: int) -> None:
 @contextmanager
 def raw_mode(fd: int) -> Iterator[None]:
     """Pass every key on, uninterpreted, while the block runs; the terminal is put back however it ends."""
+    import tty  # the client's alone, and only of one on a terminal
+
     before = termios.tcgetattr(fd)
     tty.setraw(fd, termios.TCSANOW)
     try:
@@ -64,23 +64,3 @@ def raw_mode(fd: int) -> Iterator[None]:
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
         except termios.error:
             pass  # it has hung up; there is nothing left to put back
-
-
-def send_descriptor(socket_fd: int, fd: int) -> None:
-    """Send a descriptor over a Unix socket."""
-    import socket
-
-    with socket.socket(fileno=os.dup(socket_fd)) as channel:
-        channel.sendmsg([b"t"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
-
-
-def receive_descriptor(socket_fd: int) -> int | None:
-    """Receive one, or None if the other side closed without sending."""
-    import socket
-
-    with socket.socket(fileno=os.dup(socket_fd)) as channel:
-        data, ancillary, _flags, _address = channel.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    for level, kind, payload in ancillary:
-        if data and level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            return int(array.array("i", payload[:4])[0])
-    return None

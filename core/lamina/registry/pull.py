@@ -39,7 +39,7 @@ from lamina.store.layers import Unpacking, check_depth
 from lamina.store.operations import Operation
 
 if TYPE_CHECKING:
-    from lamina.api.types import LayerReader
+    from lamina.api.entries import LayerReader
     from lamina.model.reference import Reference
     from lamina.registry.transport import Source
     from lamina.store.content import Ingest

@@ -4,13 +4,13 @@ import errno
 import os
 import select
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lamina.dataclasses import dataclass, field
 from lamina.errors import StateError, UsageError
-from lamina.linux import terminal
+from lamina.linux import terminal, unix_socket
+from lamina.linux.unix_socket import Socket
 from lamina.runtime import frames
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
@@ -30,28 +30,21 @@ def parse_detach_keys(text: str) -> bytes:
     return bytes(keys)
 
 
-def connect(socket_path: str) -> socket.socket:
+def connect(socket_path: str) -> Socket:
     """Connect to a running container's monitor."""
     try:
-        directory_fd = os.open(os.path.dirname(socket_path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return unix_socket.connect(socket_path)
     except FileNotFoundError:
         raise StateError("the container is not running") from None
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        client.connect(f"/proc/self/fd/{directory_fd}/{os.path.basename(socket_path)}")
     except OSError as error:
-        client.close()
         raise StateError(f"the container's monitor doesn't answer: {error.strerror}") from error
-    finally:
-        os.close(directory_fd)
-    return client
 
 
 @dataclass(slots=True, kw_only=True)
 class Relay:
     """One attached session. Descriptors may be -1 for a stream that isn't wanted."""
 
-    channel: socket.socket
+    channel: Socket
     stdin_fd: int = -1
     stdout_fd: int = -1
     stderr_fd: int = -1

@@ -1,14 +1,15 @@
 """Steps about the container's own cgroup: entering it, and seeing it. See `steps.py`."""
 
 import os
-from typing import NamedTuple
 
+from lamina.dataclasses import dataclass
 from lamina.linux import cgroup
 from lamina.linux import mount as lm
 from lamina.runtime.steps import Place, Step
 
 
-class PlannedCgroup(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCgroup:
     """The container's cgroup in one hierarchy."""
 
     name: str

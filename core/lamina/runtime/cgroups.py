@@ -56,7 +56,10 @@ def planned(cgroup: Cgroup, limits: "Limits | None") -> "tuple[PlannedCgroup, ..
     names = [os.path.basename(directory.removesuffix(f"/{cgroup.name}")) for directory in found]
     if found == [f"{MOUNT_POINT}/{cgroup.name}"]:
         names = [""]
-    return tuple(PlannedCgroup(name, directory, cgroup.entrance(directory)) for name, directory in zip(names, found, strict=True))
+    return tuple(
+        PlannedCgroup(name=name, directory=directory, entrance=cgroup.entrance(directory))
+        for name, directory in zip(names, found, strict=True)
+    )
 
 
 def device_rules(config: "ContainerConfig", of_devices: Sequence[str] = ()) -> tuple[str, ...]:

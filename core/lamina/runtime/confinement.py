@@ -5,8 +5,9 @@ Defaults: moby's oci/defaults.go (paths) and oci/caps/defaults.go (capabilities)
 """
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from lamina.dataclasses import dataclass
 from lamina.linux.process import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ FILTER_REVISION = "3108f418f126"
 """Of the compiler and its data: the beginning of their digest (`tests/unit/test_seccomp.py` says what it must be)."""
 
 
-class Confined(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confined:
     """What holds for one process of a container. Without a word it is everything that the engine itself may."""
 
     capabilities: tuple[int, ...] = ALL_CAPABILITIES

@@ -15,12 +15,12 @@ everything by itself: the monitor sees the channel close, the child sees the pip
 """
 
 import os
-import socket
 import sys
 
 from lamina.dataclasses import dataclass, field
 from lamina.errors import StartError
-from lamina.linux import process
+from lamina.linux import process, unix_socket
+from lamina.linux.unix_socket import Socket
 from lamina.runtime import frames, monitor
 
 
@@ -28,7 +28,7 @@ from lamina.runtime import frames, monitor
 class Launch:
     """A container on its way up, seen from its creator."""
 
-    channel: socket.socket
+    channel: Socket
     monitor_pid: int
     parser: frames.Parser = field(default_factory=frames.Parser)
     early: list[tuple[int, bytes]] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Launch:
 
 def launch(plan: monitor.MonitorPlan) -> Launch:
     """Fork the monitor of one container. The caller's database must be closed, or not be used by the child: it isn't."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = unix_socket.pair()
     sys.stdout.flush()
     sys.stderr.flush()
     launched = Launch(channel=ours, monitor_pid=0)

@@ -9,10 +9,10 @@ import errno
 import gc
 import os
 import signal
-import socket
 from collections.abc import Sequence
 
-from lamina.linux import libc, namespace, process
+from lamina.linux import libc, namespace, process, unix_socket
+from lamina.linux.unix_socket import Socket
 from lamina.runtime import frames, init
 from lamina.runtime.cgroup_steps import EnterCgroup
 from lamina.runtime.logs import LogWriter
@@ -44,7 +44,7 @@ class MonitorPlan:
         """Whether the steps fork once more, so that the first process is a child of the child."""
 
 
-def run(plan: MonitorPlan, channel: socket.socket) -> None:
+def run(plan: MonitorPlan, channel: Socket) -> None:
     """Be the monitor of one container; never returns. `channel` is the creator's end of the conversation."""
     try:
         if libc.listener is not None:
@@ -75,7 +75,7 @@ def _leave_the_creators() -> None:
 class _Start:
     """The conversation between creator, monitor and the container's first process, up to its execve."""
 
-    def __init__(self, plan: MonitorPlan, channel: socket.socket) -> None:
+    def __init__(self, plan: MonitorPlan, channel: Socket) -> None:
         self.plan = plan
         self.creator = Client(channel)
         self.pid = 0
@@ -93,7 +93,7 @@ class _Start:
         plan = self.plan
         stdin_pair = os.pipe() if plan.open_stdin and not plan.watch.tty else None
         stdout_pair, stderr_pair = (None, None) if plan.watch.tty else (os.pipe(), os.pipe())
-        console = socket.socketpair() if plan.watch.tty else None
+        console = unix_socket.pair() if plan.watch.tty else None
         report_read, report_write = os.pipe()
         go_read, go_write = os.pipe()
         if plan.forks_again:
@@ -140,7 +140,7 @@ class _Start:
         if not must_begin:
             self._pass_on(frames.BEGIN, go_write)
         _leave_the_creators()
-        listening = self._listen() if plan.watch.socket_path else None
+        listening = unix_socket.listen(plan.watch.socket_path) if plan.watch.socket_path else None
         if console and not self._receive_terminal(console[0]):
             self._fail(report_read)
             return None
@@ -159,7 +159,7 @@ class _Start:
         self._send_now(frames.STARTED)
         return self._watch(listening)
 
-    def _watch(self, listening: socket.socket | None) -> Watch:
+    def _watch(self, listening: Socket | None) -> Watch:
         plan = self.plan.watch
         watch = Watch(
             plan, pid=self.pid, creator=self.creator, clients=[self.creator], listening=listening, stdin_fd=self.stdin_fd,
@@ -172,10 +172,8 @@ class _Start:
             watch.hear(kind, payload)
         return watch
 
-    def _receive_terminal(self, channel: socket.socket) -> bool:
-        from lamina.linux import terminal
-
-        master = terminal.receive_descriptor(channel.fileno())
+    def _receive_terminal(self, channel: Socket) -> bool:
+        master = unix_socket.receive_descriptor(channel)
         channel.close()
         if master is None:
             return False
@@ -205,22 +203,6 @@ class _Start:
             words = [b"error", b"125", b"0", b"begin", f"the first process ended with status {status}".encode()]
         unlisten(self.plan.watch.socket_path)
         self._send_now(frames.FAILED, b"\0".join(words[1:]))
-
-    def _listen(self) -> socket.socket:
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        directory_fd = os.open(os.path.dirname(self.plan.watch.socket_path), os.O_PATH | os.O_DIRECTORY)
-        try:  # a socket's path has at most 107 bytes; this one always fits
-            name = f"/proc/self/fd/{directory_fd}/{os.path.basename(self.plan.watch.socket_path)}"
-            try:
-                os.unlink(name)
-            except FileNotFoundError:
-                pass
-            listening.bind(name)
-        finally:
-            os.close(directory_fd)
-        listening.listen(16)
-        listening.setblocking(False)
-        return listening
 
     def _send_now(self, kind: int, payload: bytes = b"") -> None:
         try:

@@ -5,7 +5,7 @@ The mounts are Docker's (moby: oci/defaults.go); what else confines a container 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lamina.api.types import Attachment, NetworkNamespace
 from lamina.dataclasses import dataclass
@@ -39,8 +39,9 @@ class PlannedMount:
     recursive: bool = True
 
 
-class Spaces(NamedTuple):
-    """What a container's isolation comes to on this host just now; write its fields by keyword."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spaces:
+    """What a container's isolation comes to on this host just now."""
 
     ipc_pid: int = 0
     """The process whose IPC namespace and /dev/shm are joined; 0 for none."""

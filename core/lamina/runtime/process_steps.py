@@ -4,7 +4,7 @@ import errno
 import os
 
 from lamina.linux import mount as lm
-from lamina.linux import process
+from lamina.linux import process, terminal, unix_socket
 from lamina.linux.fs import RESOLVE_NO_MAGICLINKS, openat2
 from lamina.linux.mount import AT_FDCWD
 from lamina.linux.procfs import write_in_proc
@@ -23,8 +23,6 @@ class OpenTerminal(Step):
         return "open /dev/ptmx; setsid --ctty" + ("; mount --bind /dev/pts/0 /dev/console" if self.console else "")
 
     def apply(self, place: Place) -> None:
-        from lamina.linux import terminal
-
         master, slave = terminal.open_pair("/dev/pts/ptmx")
         rows, columns = place.terminal_size
         if rows and columns:
@@ -39,7 +37,7 @@ class OpenTerminal(Step):
             finally:
                 os.close(tree)
                 os.close(console_fd)
-        terminal.send_descriptor(place.console_socket_fd, master)
+        unix_socket.send_descriptor(unix_socket.opened(os.dup(place.console_socket_fd)), master)
         os.close(master)
         terminal.make_controlling(slave)
         for fd in (0, 1, 2):

@@ -2,8 +2,8 @@
 
 A monitor is forked by the command that starts the container, and so it is as large as that. When the container has run for five
 seconds it executes the interpreter anew with this module alone, a quarter of the memory: the same process and descriptors, the
-state handed over as JSON. So nothing may be imported here but frames, logs, probes and few of the standard library's (`typing` is a
-seventh).
+state handed over as JSON. So nothing may be imported here but sockets, frames, logs, probes and few of the standard library's
+(`typing` is a seventh).
 
 A client that reads slowly slows the container down, as a pipe would; nothing that was written is lost or kept without bound.
 """
@@ -14,11 +14,12 @@ import json
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
 
+from lamina.linux import unix_socket
+from lamina.linux.unix_socket import Socket
 from lamina.runtime import frames
 from lamina.runtime.logs import LogWriter
 from lamina.runtime.probes import ProbePlan, Probes
@@ -101,7 +102,7 @@ class WatchPlan:
 class Client:
     """One attached client: what it still has to be sent, and what it has sent so far."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Socket) -> None:
         self.connection = connection
         self.parser = frames.Parser()
         self.outgoing = bytearray()
@@ -112,7 +113,7 @@ class Watch:
     """One running container, watched."""
 
     def __init__(
-        self, plan: WatchPlan, *, pid: int, creator: Client | None, clients: list[Client], listening: socket.socket | None,
+        self, plan: WatchPlan, *, pid: int, creator: Client | None, clients: list[Client], listening: Socket | None,
         stdin_fd: int, outputs: dict[int, int], log: LogWriter | None, creator_waits: bool,
     ) -> None:  # fmt: skip
         self.plan = plan
@@ -245,9 +246,9 @@ class Watch:
                 continue
             return
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: Socket) -> None:
         try:
-            connection, _ = listening.accept()
+            connection = unix_socket.accept(listening)
         except OSError:
             return
         self.clients.append(Client(connection))
@@ -360,7 +361,7 @@ class Watch:
             client.connection.settimeout(10 if client is self.creator else 1)
             try:
                 client.connection.sendall(client.outgoing)
-                client.connection.shutdown(socket.SHUT_WR)
+                client.connection.shutdown(unix_socket.SHUT_WR)
                 if client is self.creator:
                     self._wait_until_heard(client)
             except OSError:
@@ -420,7 +421,7 @@ def resume(state_fd: int) -> None:
     plan = WatchPlan(**state["plan"])
     plan.probe = ProbePlan(**state["plan"]["probe"]) if plan.probe is not None else None
     plan.end_event = EndEvent(**state["plan"]["end_event"]) if plan.end_event is not None else None
-    clients = {fd: Client(socket.socket(fileno=fd)) for fd in state["clients"]}
+    clients = {fd: Client(unix_socket.opened(fd)) for fd in state["clients"]}
     log = None
     if plan.log_path:
         log = LogWriter(plan.log_path, file_bytes=plan.log_file_bytes, files=plan.log_files)
@@ -430,7 +431,7 @@ def resume(state_fd: int) -> None:
         pid=state["pid"],
         creator=clients.get(state["creator"]),
         clients=list(clients.values()),
-        listening=socket.socket(fileno=state["listening"]) if state["listening"] >= 0 else None,
+        listening=unix_socket.opened(state["listening"]) if state["listening"] >= 0 else None,
         stdin_fd=state["stdin_fd"],
         outputs={int(fd): kind for fd, kind in state["outputs"]},
         log=log,

@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from lamina.api.types import LayerReader
+from lamina.api.entries import LayerReader
 from lamina.archive.compression import Decompressed
 from lamina.archive.layer import LayerTar
 from lamina.dataclasses import dataclass, field

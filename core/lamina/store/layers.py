@@ -13,16 +13,20 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import TYPE_CHECKING
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.host import PluginHost
-from lamina.api.types import Change, LayerReader, Usage, View, WhiteoutFormat
+from lamina.api.types import Usage, View, WhiteoutFormat
 from lamina.dataclasses import dataclass
 from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, PluginError, UsageError
 from lamina.linux.fs import remove_tree
 from lamina.store import views
 from lamina.store.database import Database
 from lamina.store.operations import Operation, locked
+
+if TYPE_CHECKING:
+    from lamina.api.entries import Change, LayerReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,7 @@ class LayerStore:
         self,
         driver: StorageDriver,
         keys: Sequence[str],
-        open_layer: Callable[[int], contextlib.AbstractContextManager[LayerReader]],
+        open_layer: Callable[[int], contextlib.AbstractContextManager["LayerReader"]],
         operation: Operation,
         *,
         before_again: Callable[[], object] = lambda: None,
@@ -107,7 +111,7 @@ class LayerStore:
         self,
         driver: StorageDriver,
         keys: Sequence[str],
-        open_layer: Callable[[int], contextlib.AbstractContextManager[LayerReader]],
+        open_layer: Callable[[int], contextlib.AbstractContextManager["LayerReader"]],
         operation: Operation,
     ) -> None:
         for index, key in enumerate(keys):
@@ -128,7 +132,7 @@ class LayerStore:
         self,
         driver: StorageDriver,
         keys_from_top: tuple[str, ...],
-        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+        open_layer: Callable[[], contextlib.AbstractContextManager["LayerReader"]],
         operation: Operation,
     ) -> None:
         key, *below = keys_from_top
@@ -151,7 +155,7 @@ class LayerStore:
         driver: StorageDriver,
         key: str,
         parents: tuple[str, ...],
-        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+        open_layer: Callable[[], contextlib.AbstractContextManager["LayerReader"]],
     ) -> None:
         driver.prepare(key, parents, {})
         trees = LayerTrees(driver=driver, key=key, parents=parents, writable=True)
@@ -163,7 +167,7 @@ class LayerStore:
         self,
         driver: StorageDriver,
         key: str,
-        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+        open_layer: Callable[[], contextlib.AbstractContextManager["LayerReader"]],
         operation: Operation,
     ) -> None:
         """Unpack a damaged or lost image layer again, in its place below whatever stands on it. Nobody may have it mounted.
@@ -177,7 +181,7 @@ class LayerStore:
         self,
         driver: StorageDriver,
         keys_from_top: tuple[str, ...],
-        open_layer: Callable[[], contextlib.AbstractContextManager[LayerReader]],
+        open_layer: Callable[[], contextlib.AbstractContextManager["LayerReader"]],
         operation: Operation,
     ) -> None:
         key, *below = keys_from_top
@@ -399,7 +403,7 @@ class LayerStore:
         with views.seen(driver.mounts(key, parents, readonly=True)) as path:
             yield path
 
-    def changes(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> list[Change]:
+    def changes(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> "list[Change]":
         """List what a layer changes; the one source of `diff` and of a commit."""
         row = self.database.connection.execute(
             "SELECT prepared_ns FROM layers WHERE driver = ? AND key = ?", (driver.name, key)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lamina.api.drivers import StorageDriver
+from lamina.api.entries import Change
 from lamina.api.host import PluginHost
-from lamina.api.types import Capabilities, Change, Usage, View
+from lamina.api.types import Capabilities, Usage, View
 from lamina.archive.layer import LayerTar
 from lamina.archive.writer import write_layer, write_tree
 from lamina.store import views

@@ -22,7 +22,7 @@ from lamina.api.types import API_VERSION
 from lamina.archive.fallback import fallback
 from lamina.errors import NotUsableError, PluginError
 from lamina.linux import mount as lm
-from lamina.linux import namespace
+from lamina.linux import mountinfo, namespace
 from lamina.linux.fs import remove_tree
 from lamina.testing import disks
 from lamina.testing.bench import Bench
@@ -235,7 +235,7 @@ def _judge(check: Check, driver: Subject, directory: str) -> _Result:
         with _place(bench):
             claimed = is_claimed(check.claim, bench.claims)
             check.run(bench)
-            left = [each.target for each in lm.mounts() if each.target.startswith(f"{bench.dir}/")]
+            left = [each.target for each in mountinfo.mounts() if each.target.startswith(f"{bench.dir}/")]
             if left:
                 raise Failed(f"mounts were left behind: {left}")
     except Skipped as why:
@@ -260,7 +260,7 @@ def _place(bench: Bench) -> Iterator[None]:
             os.mkdir(bench.dir)
         yield
     finally:
-        for each in reversed([each.target for each in lm.mounts() if each.target.startswith(f"{directory}/")]):
+        for each in reversed([each.target for each in mountinfo.mounts() if each.target.startswith(f"{directory}/")]):
             with contextlib.suppress(OSError):
                 lm.unmount(each, detach=True)
 

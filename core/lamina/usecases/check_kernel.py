@@ -10,7 +10,7 @@ import os
 
 from lamina.api.types import View
 from lamina.errors import LaminaError
-from lamina.linux import mount
+from lamina.linux import mount, mountinfo
 from lamina.linux.cgroup import Cgroup
 from lamina.runtime import cgroups
 from lamina.store.operations import locked
@@ -48,7 +48,7 @@ def _directories(cgroup: Cgroup) -> list[str]:
 def _check_mounts(run: Check) -> None:
     context = run.context
     prefix = context.root_dir.rstrip("/") + "/"
-    for target in [each.target for each in mount.mounts() if each.target.startswith(prefix)]:
+    for target in [each.target for each in mountinfo.mounts() if each.target.startswith(prefix)]:
         key = _key_of(run, target)
         if key is None:
             continue
@@ -72,7 +72,7 @@ def _key_of(run: Check, target: str) -> str | None:
 
 
 def _is_mounted(target: str) -> bool:
-    return any(each.target == target for each in mount.mounts())
+    return any(each.target == target for each in mountinfo.mounts())
 
 
 def _has_owner(run: Check, key: str) -> bool:

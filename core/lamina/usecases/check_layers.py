@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lamina.api.drivers import StorageDriver
-from lamina.api.types import LayerReader
+from lamina.api.entries import LayerReader
 from lamina.archive.compression import Decompressed
 from lamina.archive.layer import LayerTar
 from lamina.archive.layermodel import LayerModel

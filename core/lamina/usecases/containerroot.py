@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lamina.errors import LaminaError, StateError
 from lamina.linux import mount as lm
-from lamina.linux import namespace, process
+from lamina.linux import mountinfo, namespace, process
 from lamina.linux.fs import mount_id
 from lamina.model.container import Container, Status
 from lamina.runtime.mount_steps import BindInRoot, MountInRoot, ReadOnlyRoot
@@ -91,7 +91,7 @@ class ContainerRoots:
                     raise ProcessLookupError(errno.ESRCH, "it has ended")
                 root_fd = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=process_fd)
                 stack.callback(os.close, root_fd)
-                mounts = lm.mounts(container.pid)
+                mounts = mountinfo.mounts(container.pid)
                 if process.start_time(container.pid) != container.pid_started:
                     raise ProcessLookupError(errno.ESRCH, "it has ended")
             except (FileNotFoundError, ProcessLookupError) as error:
@@ -176,7 +176,7 @@ class ContainerRoots:
         return isinstance(step, MountInRoot) and step.target in container.volumes
 
 
-def _is_kernels(mounted: lm.MountInfo) -> bool:
+def _is_kernels(mounted: mountinfo.MountInfo) -> bool:
     """Whether a mount is the kernel's, or covers something of the kernel's (a masked path of /proc)."""
     return mounted.fstype in KERNEL_FILE_SYSTEMS or mounted.target == "/dev" or mounted.target.startswith(("/proc/", "/sys/"))
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING
 
-from lamina.api.types import Change, ChangeKind
+from lamina.api.entries import Change, ChangeKind
 from lamina.dataclasses import replace
 from lamina.model.container import Container, ContainerConfig, Status
 from lamina.model.reference import Reference

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lamina.api.types import LayerReader
+from lamina.api.entries import LayerReader
 from lamina.archive.compression import Decompressed, Readable, Writable
 from lamina.archive.extract import Place, extract
 from lamina.archive.layer import LayerTar

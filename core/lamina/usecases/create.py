@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lamina.api.drivers import StorageDriver
-from lamina.api.types import LayerReader
 from lamina.dataclasses import replace
 from lamina.errors import ConflictError, IntegrityError, LaminaError, NotFoundError, UsageError
 from lamina.linux.fs import remove_tree
@@ -23,6 +22,7 @@ from lamina.usecases.start import JOIN_PREFIX
 from lamina.usecases.volumes import Volumes
 
 if TYPE_CHECKING:
+    from lamina.api.entries import LayerReader
     from lamina.model.supervision import Supervision
 
 
@@ -181,7 +181,7 @@ class Creation:
         layers = self.context.images.layers(image)
 
         @contextlib.contextmanager
-        def open_layer(index: int) -> Iterator[LayerReader]:
+        def open_layer(index: int) -> "Iterator[LayerReader]":
             blob = layers[index]
             with self.context.images.content.open(blob.digest) as file, Decompressed(file, threaded=True) as plain:
                 yield LayerTar(plain, require_end=False)  # as when it was taken in; its digest covers its end

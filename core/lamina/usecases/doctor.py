@@ -12,6 +12,7 @@ from typing import Any
 from lamina.api.copytree import kept_here
 from lamina.api.types import Behaviour, Fidelity, Probe, WhiteoutFormat
 from lamina.linux import mount as lm
+from lamina.linux import mountinfo
 from lamina.linux.fs import can_clone, filesystem_type, mount_id, nearest_directory, tells_types
 from lamina.usecases.system import DriverStatus
 
@@ -188,7 +189,7 @@ def _has_project_quota(place: str) -> bool:
         found = mount_id(fd)
     finally:
         os.close(fd)
-    return counts_projects(next((each.super_options for each in lm.mounts() if each.id == found), ""))
+    return counts_projects(next((each.super_options for each in mountinfo.mounts() if each.id == found), ""))
 
 
 def counts_projects(super_options: str) -> bool:

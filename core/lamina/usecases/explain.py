@@ -12,7 +12,7 @@ from typing import Any
 from lamina.api.drivers import StorageDriver
 from lamina.api.types import Fidelity, Usage, View, WhiteoutFormat
 from lamina.errors import UsageError
-from lamina.linux import mount as lm
+from lamina.linux import mountinfo
 from lamina.model.container import Container, MountRequest
 from lamina.model.mount import Mount
 from lamina.runtime.confinement import MASKED_PATHS
@@ -191,7 +191,7 @@ def _explained(mount: Mount, reasons: Mapping[str, str]) -> ExplainedMount:
 
 
 def _kernel_options(target: str) -> str:
-    on_top = [each for each in lm.mounts() if each.target == target][-1:]
+    on_top = [each for each in mountinfo.mounts() if each.target == target][-1:]
     return "".join(f"{each.options} {each.super_options}" for each in on_top)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lamina.api.drivers import StorageDriver
-from lamina.api.types import Change, ChangeKind, EntryKind, LayerReader
+from lamina.api.entries import Change, ChangeKind, EntryKind, LayerReader
 from lamina.archive import paths
 from lamina.archive.picked import Picked, PickedEntries, Socket, make_sockets
 from lamina.archive.treefacts import PathFacts, difference, digest_of, read_tree

@@ -4,8 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 
 from lamina.api import quota
+from lamina.api.entries import Change, Trees
 from lamina.api.hookspecs import hookimpl
-from lamina.api.types import Change, Probe, Trees, Usage, View, WhiteoutFormat
+from lamina.api.types import Probe, Usage, View, WhiteoutFormat
 from lamina.errors import NotUsableError, UsageError
 from lamina.linux.fs import remove_tree, syncfs
 from lamina_aufs import companions, form, layout, stack

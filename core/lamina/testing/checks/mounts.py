@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lamina.api.types import View, WhiteoutFormat
 from lamina.linux import mount as lm
-from lamina.linux import namespace
+from lamina.linux import mountinfo, namespace
 from lamina.model.mount import Mount, MountFlag
 from lamina.store import views
 from lamina.testing import tree
@@ -208,12 +208,12 @@ def a_readonly_view_can_be_attached(bench: Bench) -> None:
 def unmounting_twice_is_no_error_and_leaves_no_mount(bench: Bench) -> None:
     """`rm -f` and recovery unmount what may be gone."""
     _, layer = _two(bench)
-    before = lm.mounts()
+    before = mountinfo.mounts()
     with bench.writing(layer):
         pass
     views.detach(bench.view(layer))
     bench.driver.after_unmount(layer.key)
-    same(lm.mounts(), before, "mounts")
+    same(mountinfo.mounts(), before, "mounts")
 
 
 @check("mounts")

@@ -7,8 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from lamina.linux import mount as lm
-from lamina.linux import ptrace
+from lamina.linux import mountinfo, ptrace
 from lamina.testing.bench import Bench
 from lamina.testing.check import Failed, Skipped, check, require, same
 from lamina.testing.samples import BASE
@@ -74,7 +73,7 @@ def no_hook_mounts(bench: Bench) -> None:
     """A driver answers with mounts as data; the engine makes them, and can show and undo them."""
     base = bench.applied(archive_of(BASE))
     layer = bench.prepare(base)
-    driver, before = bench.driver, lm.mounts()
+    driver, before = bench.driver, mountinfo.mounts()
     for call in (
         lambda: driver.before_mount(layer.key, layer.parents),
         lambda: driver.after_unmount(layer.key),
@@ -85,7 +84,7 @@ def no_hook_mounts(bench: Bench) -> None:
         lambda: driver.discard(layer.key),
     ):
         call()
-        same(lm.mounts(), before, "mounts after a hook")
+        same(mountinfo.mounts(), before, "mounts after a hook")
 
 
 @check("life cycle")
