@@ -137,6 +137,21 @@ def test_errno_survives_being_recorded(recorder: Recorder) -> None:
     assert len(rows(recorder)) == 1
 
 
+def test_processes_that_note_at_once_lose_nothing(recorder: Recorder) -> None:
+    children = []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(2_000):
+                os.umask(0o022)
+            os._exit(0)
+        children.append(pid)
+    for pid in children:
+        os.waitpid(pid, 0)
+    kept = os.pread(recorder.kept_fd, 1 << 24, 0).decode()
+    assert kept.count("umask") == 6_000
+
+
 def test_steps_nest_and_the_outermost_ones_end_is_told(tmp_path: Path) -> None:
     told: list[int] = []
     made = Recorder()

@@ -6,8 +6,8 @@ library by which a process changes the system are replaced, in this process and 
 when it is over: so a plugin's calls are noted too, whoever wrote it. Left out are bytes read and written, files that are only
 read, descriptors, memory and threads; and SQLite's own files and Python's cache, which no Python function opens.
 
-Names are the x86_64 ones (strace(1) says them so). Notes go into a file without a name (memfd_create(2)) that all these processes
-share; a note is one write(2) and so never mixed with another. Not here: reading them (`lamina.usecases.trace`).
+Names are the x86_64 ones (strace(1) says them so). Notes go into a file in memory (memfd_create(2)) that all these
+processes share; a note is one write(2) and so never mixed with another. Not here: reading them (`lamina.usecases.trace`).
 """
 
 import _posixsubprocess
@@ -87,6 +87,9 @@ class Recorder:
 
     def __init__(self) -> None:
         self.kept_fd = os.memfd_create("lamina-trace", os.MFD_CLOEXEC)
+        # Else processes that note at once overwrite each other: the kernel locks the position in files that were opened, and this
+        # one was made without being opened (FMODE_ATOMIC_POS in its source).
+        fcntl.fcntl(self.kept_fd, fcntl.F_SETFL, os.O_APPEND)
         self.process = "0"
         """This process among those recorded: its parent's name, a dot, and which of its children it is."""
         self.role = "lamina"
