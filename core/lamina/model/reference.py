@@ -11,7 +11,7 @@ from typing import Self
 
 from lamina.dataclasses import dataclass, replace
 from lamina.errors import UsageError
-from lamina.model.digest import Digest
+from lamina.model.digest import Digest, is_hex
 
 HUB = "docker.io"
 DEFAULT_TAG = "latest"
@@ -21,7 +21,6 @@ _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z
 _DOMAIN = rf"(?:{_HOST}|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
 _PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _TAG = r"(?a)[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
-_ID = r"[a-f0-9]{64}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class Reference:
     @classmethod
     def parse(cls, text: str, *, default_tag: str | None = DEFAULT_TAG) -> Self:
         """Read a name as a person types it; one with neither tag nor digest gets `default_tag`. Raise UsageError."""
-        if re.fullmatch(_ID, text):
+        if len(text) == 64 and is_hex(text):
             raise _invalid(text, "64 hexadecimal digits are an image id, not a name")
         rest, at, digest_text = text.partition("@")
         digest = None
@@ -52,7 +51,7 @@ class Reference:
             if not re.fullmatch(_TAG, tag):
                 raise _invalid(text, f"{tag[:160]!r} is not a tag", "a tag is up to 128 letters, digits, '_', '.' and '-'")
         domain, path = _split_domain(rest)
-        if not re.fullmatch(_DOMAIN, domain):
+        if domain != HUB and not re.fullmatch(_DOMAIN, domain):
             raise _invalid(text, f"{domain[:160]!r} is not a host name with an optional port")
         if path != path.lower():
             raise _invalid(text, "the repository name must be lowercase", f"did you mean '{text.lower()}'?")

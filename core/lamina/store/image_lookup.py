@@ -1,16 +1,15 @@
 """Which image a person means: by name, by digest, by id or by an id's beginning, in Docker's order. Only reading."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lamina.errors import ConflictError, NotFoundError, UsageError
+from lamina.model.digest import is_hex
 from lamina.model.reference import Reference
 
 if TYPE_CHECKING:
     import sqlite3
 
-_ID_PREFIX = r"(?:sha256:)?([a-f0-9]{1,64})"
 _JOINED = "SELECT images.* FROM images JOIN image_names ON image_id = id"
 
 
@@ -19,16 +18,17 @@ def find_row(connection: "sqlite3.Connection", text: str) -> "sqlite3.Row":
 
     Raise NotFoundError, ConflictError for a beginning that several ids have, UsageError for what can't be a name.
     """
-    prefix = re.fullmatch(_ID_PREFIX, text)
+    digits = text.removeprefix("sha256:")
+    prefix = digits if len(digits) <= 64 and is_hex(digits) else ""
     rows: list[sqlite3.Row]
-    if prefix and len(prefix[1]) == 64:
-        digest = f"sha256:{prefix[1]}"
+    if len(prefix) == 64:
+        digest = f"sha256:{prefix}"
         query = "SELECT * FROM images WHERE id = ? OR manifest = ? ORDER BY id = ? DESC LIMIT 1"
         rows = connection.execute(query, (digest,) * 3).fetchall()
     elif text.startswith("sha256:"):
         rows = _by_prefix(connection, text, prefix)
     else:
-        rows = _by_name(connection, text, may_be_id=prefix is not None) or _by_prefix(connection, text, prefix)
+        rows = _by_name(connection, text, may_be_id=bool(prefix)) or _by_prefix(connection, text, prefix)
     if not rows:
         raise no_such_image(text)
     return rows[0]
@@ -52,10 +52,10 @@ def _by_name(connection: "sqlite3.Connection", text: str, *, may_be_id: bool) ->
     return rows
 
 
-def _by_prefix(connection: "sqlite3.Connection", text: str, prefix: re.Match[str] | None) -> "list[sqlite3.Row]":
-    if prefix is None:
+def _by_prefix(connection: "sqlite3.Connection", text: str, prefix: str) -> "list[sqlite3.Row]":
+    if not prefix:
         return []
-    first = f"sha256:{prefix[1]}"
+    first = f"sha256:{prefix}"
     rows = connection.execute("SELECT * FROM images WHERE id >= ? AND id < ? LIMIT 2", (first, f"{first}g")).fetchall()
     if len(rows) > 1:
         raise ConflictError(f"image id '{text}' is ambiguous", hint="give more of its digits")
