@@ -168,8 +168,9 @@ class ContainersAPI:
             if config.auto_remove:
                 handle.remove(force=True, volumes=True)
             raise
+        control = engine.control  # imported while the command begins, so that its end needn't wait for it
         if detach:
-            engine.control.leave(container, launched)
+            control.leave(container, launched)
             return handle, None
         code = engine.starter.relay(
             container,
