@@ -1,12 +1,16 @@
 """What to show, 5: a volume is seen by the container and not by the host, and neither the image nor a commit has anything of it."""
 
+import cProfile
 import os
+import pstats
 from pathlib import Path
 
 import pytest
 from cases import FOREVER, Lamina, driver_of, each_driver, own_dir, wait_until
 
 from lamina.linux import mount, mountinfo
+from lamina.model.container import MountRequest
+from lamina.usecases.volumes import _volume
 
 
 @pytest.fixture
@@ -230,3 +234,17 @@ def test_tmpfs_is_empty_writable_of_the_size_asked_for_and_not_in_a_commit(lamin
     assert lamina("exec", container, "ls", "-A", "/test") == ""
     mounted = ("--mount", "type=tmpfs,target=/t,tmpfs-size=2m")
     assert lamina("run", "--rm", *mounted, "base", "sh", "-c", "df -k /t | tail -n 1 | awk '{print $2}'") == "2048"
+
+
+def test_many_volumes_cost_each_as_much_as_a_few(lamina: Lamina):
+    """Rows of volumes that are read, of a container's whole life: an image can ask for thousands."""
+    read = {}
+    with lamina.library() as engine:
+        for count in (10, 100):
+            requests = [MountRequest(type="volume", target=f"/v/{number}") for number in range(count)]
+            profile = cProfile.Profile()
+            with profile:
+                assert engine.containers.output("busybox", ["ls", "/v"], mounts=requests).count("\n") == count
+            calls = pstats.Stats(profile).stats  # type: ignore[attr-defined] # (file, line, name) to (calls, …)
+            read[count] = sum(counted[0] for (_file, _line, name), counted in calls.items() if name == _volume.__name__)
+    assert 0 < read[100] <= 10 * read[10]

@@ -181,7 +181,7 @@ class Volumes:
     def finish_removal(self, volume: Volume) -> None:
         """Delete what a killed making or removal has left; nothing to do if somebody has, and the volume is perhaps a new one."""
         with locked(self.context.run_dir, f"volume-{volume.name}"):
-            if any(each == volume for each, _state, _operation in self.half_made()):
+            if any(each == volume for each, _state, _operation in self.half_made(volume.name)):
                 self._delete(volume)
 
     def _delete(self, volume: Volume) -> None:
@@ -196,11 +196,10 @@ class Volumes:
 
     def _clear_half_made(self, driver: VolumeDriver, name: str) -> None:
         """Delete what a killed command has left of a volume of this name; we hold its lock, so nobody is at it."""
-        for volume, _state, _operation in self.half_made():
-            if volume.name == name:
-                if volume.driver != driver.name:
-                    raise ConflictError(f"volume '{name}' of the driver '{volume.driver}' is half removed", hint="remove it first")
-                self._delete(volume)
+        for volume, _state, _operation in self.half_made(name):
+            if volume.driver != driver.name:
+                raise ConflictError(f"volume '{name}' of the driver '{volume.driver}' is half removed", hint="remove it first")
+            self._delete(volume)
 
     def prune(
         self, *, all_volumes: bool = False, matches: Callable[[Volume], bool] = lambda _volume: True
@@ -269,10 +268,11 @@ class Volumes:
             with self.context.database.transaction() as tx:
                 tx.execute("UPDATE volumes SET state = 'ready' WHERE name = ?", (volume.name,))
 
-    def half_made(self) -> list[tuple[Volume, str, int | None]]:
-        """List volumes that are being made or removed: the volume, its state, the operation."""
-        rows = self.context.database.connection.execute("SELECT * FROM volumes WHERE state IN ('creating', 'removing')").fetchall()
-        return [(_volume(row), row["state"], row["operation"]) for row in rows]
+    def half_made(self, name: str = "") -> list[tuple[Volume, str, int | None]]:
+        """List volumes that are being made or removed, or the one of a name: the volume, its state, the operation."""
+        query = "SELECT * FROM volumes WHERE state IN ('creating', 'removing')"
+        found = self.context.database.connection.execute(f"{query} AND name = ?" if name else query, (name,) if name else ())
+        return [(_volume(row), row["state"], row["operation"]) for row in found.fetchall()]
 
     def _row(self, name: str) -> Volume | None:
         row = self.context.database.connection.execute(
