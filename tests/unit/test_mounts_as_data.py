@@ -5,7 +5,7 @@ import pytest
 from lamina.linux import mount as lm
 from lamina.linux.mountinfo import _unescape
 from lamina.model.mount import Mount, MountFlag
-from lamina.usecases.start import tmpfs_mount
+from lamina.usecases.mounting import tmpfs_mount
 
 SAFE = MountFlag.NOEXEC | MountFlag.NOSUID | MountFlag.NODEV
 

@@ -26,7 +26,7 @@ from lamina.runtime.monitor import MonitorPlan
 from lamina.runtime.mount_steps import MaskPaths
 from lamina.runtime.plan import plan
 from lamina.runtime.watch import WatchPlan
-from lamina.usecases.start import write_files
+from lamina.usecases.mounting import write_files
 
 HOSTNAME = "lamina-build"
 """The same for every build: a command that writes it down must not make its layer another one."""

@@ -3,7 +3,8 @@
 context.py        what every use case works with: the stores, the plugin host, the paths
 settings.py       where the store is, and which driver is the default
 create.py         a container from an image: its layer, its volumes, its record
-start.py          mounting, launching, and settling what has ended
+start.py          launching, and settling what has ended
+mounting.py       what a container sees of the host: its mounts, and hosts, hostname and resolv.conf
 restarts.py       starting again what has ended, and what a boot has ended
 isolating.py      namespaces that are shared, users of a container's own, limits: checked, and what they come to
 control.py        stop, kill, wait, pause, rename, remove, top

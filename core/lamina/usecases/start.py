@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +15,19 @@ from lamina.errors import LaminaError, NotFoundError, PluginError, StartError, S
 from lamina.linux import process
 from lamina.linux.cgroup import Cgroup
 from lamina.linux.fs import read_bytes, remove_tree
-from lamina.model.container import TMPFS_PARAMETERS, Container, ContainerConfig, Status
-from lamina.model.mount import Mount, MountFlag
+from lamina.model.container import Container, ContainerConfig, Status
 from lamina.runtime import cgroups
 from lamina.runtime.attach import DEFAULT_DETACH_KEYS, Relay, parse_detach_keys
 from lamina.runtime.confinement import confine
-from lamina.runtime.frames import write_all
 from lamina.runtime.launch import Launch, launch
 from lamina.runtime.monitor import MonitorPlan
-from lamina.runtime.plan import USUAL, PlannedMount, plan
+from lamina.runtime.plan import USUAL, plan
 from lamina.runtime.steps import Step
 from lamina.runtime.watch import EndEvent, WatchPlan
 from lamina.store import views
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
+from lamina.usecases.mounting import own_files, planned_mounts, write_own_files
 from lamina.usecases.volumes import Volumes
 
 if TYPE_CHECKING:
@@ -135,8 +134,8 @@ class Starter:
             config=container.config,
             container_id=container.id,
             attachment=attachment,
-            mounts=self._planned_mounts(container),
-            files=self._files(joined or container),
+            mounts=planned_mounts(self.context, self.volumes, container),
+            files=own_files(self.context, joined or container),
             cgroup=cgroups.planned(cgroup or cgroups.own_cgroup(container), container.config.limits),
             devices=devices.nodes if devices is not None else (),
             confined=confine(container.config.confinement, filter_dir=self.context.filter_dir),
@@ -228,7 +227,7 @@ class Starter:
         try:
             self._begin(container, operation)
             if writes_files:
-                self._write_files(container)
+                write_own_files(context, container)
             remove_tree(context.exit_path(container.id))
             os.makedirs(context.container_run_dir(container.id), mode=0o700, exist_ok=True)
             file_label = config.confinement.file_label if config.confinement is not None else ""
@@ -238,7 +237,7 @@ class Starter:
             if file_label:
                 from lamina.usecases.labelling import label_files
 
-                label_files(container, file_label, [path for path, _ in self._files(container)], self.volumes)
+                label_files(container, file_label, [path for path, _ in own_files(context, container)], self.volumes)
             cgroups.prepare(cgroup, limits=config.limits, rules=rules)
             launched.wait_ready()
             if prepared is not None:
@@ -466,48 +465,8 @@ class Starter:
             raise NotFoundError(f"no such container: '{container.name}'")
         return current
 
-    # What the container gets to see of the host
-
-    def _planned_mounts(self, container: Container) -> list[PlannedMount]:
-        planned = []
-        for request in container.config.mounts:
-            if request.type == "bind":
-                mounts = [Mount(type="bind", source=request.source, target="")]
-            elif request.type == "tmpfs":
-                mounts = [tmpfs_mount(request.options)]
-            else:
-                volume = self.volumes.find(container.volumes[request.target])
-                mounts = self.context.volume_driver(volume.driver).mounts(volume.spec)
-            planned += [
-                PlannedMount(target=request.target, mount=mount, read_only=request.read_only, recursive=request.recursive)
-                for mount in mounts
-            ]
-        return planned
-
-    def _files(self, container: Container) -> Sequence[tuple[str, str]]:
-        folder = self.context.container_dir(container.id)
-        return [(os.path.join(folder, name), f"/etc/{name}") for name in ("hostname", "hosts", "resolv.conf")]
-
     def _runs(self, container: Container) -> bool:
         return container.is_active and process.is_alive(container.pid, container.pid_started)
-
-    def _write_files(self, container: Container) -> None:
-        """Write the files of a container whose network the engine has no part in, those that aren't there yet."""
-        config = container.config
-        hosts = resolv_conf = ""
-        if config.extra_hosts or config.dns or config.dns_search or config.dns_options:
-            from lamina.network.names import extra_lines, resolvers
-
-            hosts = "".join(f"{line}\n" for line in extra_lines(config.extra_hosts, ()))
-            if config.dns or config.dns_search or config.dns_options:
-                resolv_conf, _ = resolvers(config, has_ipv6=True, is_apart=False)
-        write_files(
-            self.context.container_dir(container.id),
-            hostname=config.hostname or container.short_id,
-            domainname=config.domainname,
-            more_hosts=hosts,
-            resolv_conf=resolv_conf,
-        )
 
 
 def _given_devices(config: ContainerConfig) -> "GivenDevices | None":
@@ -521,49 +480,3 @@ def _given_devices(config: ContainerConfig) -> "GivenDevices | None":
 
 def _joining(joined: Container) -> Attachment:
     return Attachment(namespace=NetworkNamespace.JOIN, path=f"/proc/{joined.pid}/ns/net")
-
-
-def write_files(folder: str, *, hostname: str, domainname: str = "", more_hosts: str = "", resolv_conf: str = "") -> None:
-    """Write a container's hosts, hostname and resolv.conf, those that aren't there yet; the last is the host's if none is given."""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-    for name, text in (("hostname", hostname + "\n"), ("hosts", f"{hosts}127.0.1.1\t{names}\n{more_hosts}")):
-        _write_new(os.path.join(folder, name), lambda text=text: text.encode())  # type: ignore[misc]
-    _write_new(os.path.join(folder, "resolv.conf"), lambda: resolv_conf.encode("utf-8", "surrogateescape") or _hosts_resolv_conf())
-
-
-def _write_new(path: str, content: Callable[[], bytes]) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except FileExistsError:
-        return
-    try:
-        write_all(fd, content())
-    finally:
-        os.close(fd)
-
-
-def _hosts_resolv_conf() -> bytes:
-    try:
-        return read_bytes("/etc/resolv.conf")
-    except OSError:
-        return b""  # the host has none
-
-
-_TMPFS_FLAGS = {
-    "noexec": MountFlag.NOEXEC,
-    "nosuid": MountFlag.NOSUID,
-    "nodev": MountFlag.NODEV,
-    "noatime": MountFlag.NOATIME,
-    "strictatime": MountFlag.STRICTATIME,
-}
-
-
-def tmpfs_mount(options: Mapping[str, str]) -> Mount:
-    """Make a user's tmpfs of its options: mode 1777 and noexec, nosuid, nodev unless they say otherwise, Docker's rule."""
-    parameters = {"mode": "1777", **{key: value for key, value in options.items() if key in TMPFS_PARAMETERS}}
-    flags = MountFlag.NONE
-    for word, flag in _TMPFS_FLAGS.items():
-        if word in options or (word in {"noexec", "nosuid", "nodev"} and word.removeprefix("no") not in options):
-            flags |= flag
-    return Mount(type="tmpfs", target="", flags=flags, options=tuple(parameters.items()))
