@@ -76,6 +76,7 @@ def test_no_mount_and_no_mount_point_leaves_the_root_while_its_way_is_swapped_fo
             for each in targets:
                 if each != str(root):
                     os.kill(racer, signal.SIGSTOP)
+                    os.waitpid(racer, os.WUNTRACED)
                     lm.unmount(next(one.target for one in reversed(mountinfo.mounts()) if one.target.startswith(f"{root}/")))
                     os.kill(racer, signal.SIGCONT)
     finally:
