@@ -120,7 +120,11 @@ class ContainerHandle:
 
     def wait(self) -> int:
         """Wait until it has ended; gives its exit code."""
-        return self._engine.control.wait(self.record)
+        return self.begin_wait()()
+
+    def begin_wait(self) -> Callable[[], int]:
+        """Begin to wait for its end, which may come, and take it away, before what is given is called: that gives the exit code."""
+        return self._engine.control.begin_wait(self.record)
 
     def pause(self) -> None:
         """Freeze its processes."""

@@ -4,7 +4,7 @@ Not here: what a container is made of (`test_show_*`), terminals by `exec` (`tes
 are about the words.
 """
 
-import itertools
+import contextlib
 import json
 import os
 import re
@@ -390,16 +390,20 @@ def test_logs_shows_a_part(lamina: Lamina):
     lamina("rm", container)
 
 
+WAIT_FOR = "until [ -e /{} ]; do sleep 0.05; done"
+
+
 def test_following_shows_lines_as_they_come_and_ends_with_the_container(lamina: Lamina):
     before = os.times()
-    lamina.background(
-        "--rm", "--name", "talk", "busybox", "sh", "-c", "echo one; sleep 0.7; echo two; sleep 0.7; echo three; exit 5"
-    )
+    script = f"echo one; {WAIT_FOR.format('two')}; echo two; {WAIT_FOR.format('three')}; echo three; exit 5"
+    lamina.background("--rm", "--name", "talk", "busybox", "sh", "-c", script)
     follower = subprocess.Popen(lamina.command("logs", "-f", "talk"), stdout=subprocess.PIPE, text=True)
     assert follower.stdout is not None
-    came = [(follower.stdout.readline(), time.monotonic()) for _ in range(3)]
-    assert [line for line, _time in came] == ["one\n", "two\n", "three\n"]
-    assert all(later - earlier > 0.3 for (_a, earlier), (_b, later) in itertools.pairwise(came))
+    assert follower.stdout.readline() == "one\n"
+    lamina("exec", "talk", "touch", "/two")
+    assert follower.stdout.readline() == "two\n"
+    lamina.result("exec", "talk", "touch", "/three")  # which may be killed with the container that it ends
+    assert follower.stdout.read() == "three\n"
     assert follower.wait(10) == 0
     follower.stdout.close()
     assert os.times().children_user - before.children_user < 10  # it slept: the wait above would be a busy loop's otherwise
@@ -437,11 +441,25 @@ def test_several_are_stopped_side_by_side(lamina: Lamina):
 
 
 def test_wait_gives_exit_codes_of_those_that_go_away_too(lamina: Lamina):
-    kept = lamina.background("busybox", "sh", "-c", "sleep 0.5; exit 6")
-    gone = lamina.background("--rm", "busybox", "sh", "-c", "sleep 0.8; exit 5")
-    assert lamina("wait", kept, gone).split() == ["6", "5"]
+    kept = lamina.background("busybox", "sh", "-c", f"{WAIT_FOR.format('go')}; exit 6")
+    gone = lamina.background("--rm", "busybox", "sh", "-c", f"{WAIT_FOR.format('go')}; exit 5")
+    waiting = subprocess.Popen(lamina.command("wait", kept, gone), stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: has_pidfd(waiting.pid), "a wait for the first")
+    for container in (gone, kept):  # it still waits for the first when the second has gone
+        lamina.result("exec", container, "touch", "/go")  # which may be killed with the container that it ends
+    assert waiting.communicate(timeout=30)[0].split() == ["6", "5"]
+    assert waiting.returncode == 0
     assert lamina("ps", "-aq") == kept[:12]
     lamina("rm", kept)
+
+
+def has_pidfd(pid: int) -> bool:
+    """Whether a process waits for another one's end."""
+    held = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            held.append(os.readlink(each))
+    return "anon_inode:[pidfd]" in held
 
 
 def test_all_names_are_tried_and_each_failure_is_one_line(lamina: Lamina):

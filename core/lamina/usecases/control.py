@@ -4,8 +4,9 @@ import contextlib
 import os
 import select
 import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from lamina.api.drivers import StorageDriver
 from lamina.errors import ConflictError, LaminaError, NotFoundError, PluginError, StateError, UsageError
@@ -94,10 +95,32 @@ class Control:
                 )
         self.context.container_event("stop", current)
 
-    def wait(self, container: Container) -> int:
-        """Wait until the container isn't running; gives its exit code."""
+    def begin_wait(self, container: Container) -> Callable[[], int]:
+        """Begin to wait until the container isn't running; what is given waits, and gives its exit code.
+
+        In between the container may end, and one that goes with its end be gone: its code is heard from the monitor, in a thread,
+        as a client that doesn't read would hold the container up.
+        """
         container = self.starter.refreshed(container)
+        if not (container.is_up and container.config.auto_remove):
+            return lambda: self._wait(container)
         code = LOST_EXIT_CODE
+
+        def hear() -> None:
+            nonlocal code
+            code = self._hear_exit(container)
+
+        listening = threading.Thread(target=hear, daemon=True)
+        listening.start()
+
+        def wait() -> int:
+            listening.join()
+            return self._wait(container, code)
+
+        return wait
+
+    def _wait(self, container: Container, code: int = LOST_EXIT_CODE) -> int:
+        """Wait for the end; `code` is what is known of it should the container be gone then."""
         supervision = container.config.supervision
         while container.is_up:
             if container.status is Status.RESTARTING:
@@ -105,8 +128,6 @@ class Control:
             elif supervision is not None and supervision.restart != "no" and _has_monitor(container):
                 return self._hear_exit(container)  # its record may soon be the next run's
             else:
-                if container.config.auto_remove:  # its record goes with it, so its code is heard from the monitor
-                    code = self._hear_exit(container)
                 self._wait_ended(container, -1)
             current = self.context.records.by_id(container.id)
             if current is None:

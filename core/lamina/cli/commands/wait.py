@@ -1,6 +1,6 @@
 """`lamina wait`: wait for containers to end and print their exit codes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -16,4 +16,12 @@ from lamina.cli.several import try_each
 def command(settings: Settings, *, containers: Sequence[str]) -> int:
     """Wait until containers have ended, and print their exit codes."""
     with settings.engine() as engine:
-        return try_each(containers, lambda name: click.echo(engine.containers.get(name).wait()), shows_names=False)
+        waits: dict[str, Callable[[], int]] = {}
+
+        def begin(name: str) -> None:
+            waits[name] = engine.containers.get(name).begin_wait()
+
+        # all are begun before the first is over, as one that goes with its end may be gone by then
+        code = try_each(containers, begin, shows_names=False)
+        known = [name for name in containers if name in waits]
+        return try_each(known, lambda name: click.echo(waits[name]()), shows_names=False) or code
