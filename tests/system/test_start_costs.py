@@ -11,6 +11,7 @@ from cases import FOREVER, Lamina
 from straces import strace
 
 from lamina.linux import mountinfo
+from lamina.linux.mount import kernel_version
 
 
 @pytest.fixture
@@ -51,7 +52,9 @@ def test_a_quick_command_asks_little_of_the_kernel_and_waits_for_no_disk(lamina:
             sum(name == "execve" for name in names),
         )
         assert not WAITS & set(names), words
-        assert counted[2:] == budget[2:], words
+        # An older kernel has an overlay mounted by a thread (`store/views.py`), which counts as a process does.
+        more = int(words[0] == "run" and kernel_version() < (6, 7))
+        assert counted[2:] == (budget[2] + more, budget[3]), words
         if any(found > most for found, most in zip(counted, budget, strict=True)):
             over[words[0]] = (counted, budget)
     assert not over
