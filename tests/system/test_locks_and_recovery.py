@@ -206,6 +206,17 @@ def test_a_layer_that_a_dead_process_was_making_is_taken_over(lamina: Lamina):
         assert engine.context.layers.is_sealed(driver, keys[0])
 
 
+def test_a_lock_that_a_dead_process_has_left_goes_and_one_that_is_held_stays(lamina: Lamina):
+    with lamina.library() as engine:
+        run_dir = engine.context.run_dir
+        dead_operation(engine)
+        Path(run_dir, "locks/overlay-left").touch()
+        with locked(run_dir, "held"), locked(run_dir, "shared", shared=True), locked(run_dir, "shared", shared=True):
+            lamina("ps")
+            assert sorted(os.listdir(f"{run_dir}/locks")) == ["held", "shared"]
+        assert os.listdir(f"{run_dir}/locks") == []
+
+
 def test_a_volume_whose_removal_was_killed_is_removed_by_the_next_command(lamina: Lamina):
     lamina("volume", "create", "data")
     with lamina.library() as engine:

@@ -94,13 +94,32 @@ def locked(run_dir: str, name: str, *, shared: bool = False, pause: Callable[[],
             try:
                 yield
             finally:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.stat(path).st_ino == os.fstat(fd).st_ino:  # from shared to exclusive the lock is let go for a moment
-                        os.unlink(path)
-                except OSError:
-                    pass  # somebody shares it, or has deleted it
+                _delete_if_last(path, fd)
                 fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may still have the descriptor
             return
+        finally:
+            os.close(fd)
+
+
+def _delete_if_last(path: str, fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(fd).st_ino:  # from shared to exclusive the lock is let go for a moment
+            os.unlink(path)
+    except OSError:
+        pass  # somebody has it, or has deleted it
+
+
+def sweep_locks(run_dir: str) -> None:
+    """Delete the files of locks that nobody has: who is killed with one leaves it, and perhaps nobody asks for that one again."""
+    directory = os.path.join(run_dir, "locks")
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            _delete_if_last(path, fd)
         finally:
             os.close(fd)

@@ -11,7 +11,7 @@ from lamina.errors import LaminaError
 from lamina.linux import process
 from lamina.linux.fs import remove_tree
 from lamina.model.container import Container, Status
-from lamina.store.operations import dead_operations, locked
+from lamina.store.operations import dead_operations, locked, sweep_locks
 from lamina.usecases.context import Context
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Recovery:
                 except OSError as error:
                     self.context.warn(f"the image store's index could not be written: {error.strerror}")
                 self.context.layers.sweep_all()
+                sweep_locks(self.context.run_dir)
         for container in self.context.records.active():
             self._settle_if_ended(container)
         for driver, key in self._half_discarded():
