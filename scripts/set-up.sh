@@ -18,7 +18,7 @@ needed="busybox:busybox-static fuse-overlayfs:fuse-overlayfs fusermount3:fuse3"
 case $purpose in
 test | vm)
     needed="$needed mount:mount unshare:util-linux ps:procps script:bsdutils tar:tar gzip:gzip bzip2:bzip2 xz:xz-utils zstd:zstd setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs"
-    needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace ip:iproute2 nft:nftables docker-registry:docker-registry openssl:openssl"
+    needed="$needed mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs skopeo:skopeo umoci:umoci strace:strace ip:iproute2 nft:nftables docker-registry:docker-registry openssl:openssl git:git wget:wget"
     ;;
 esac
 if [ "$purpose" = vm ]; then

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from shutil import which
 
 from lamina.api.copytree import copy_root
+from lamina.api.entries import Change, Trees
 from lamina.api.hookspecs import hookimpl
-from lamina.api.types import Behaviour, Capabilities, Change, Probe, Trees, View, WhiteoutFormat
+from lamina.api.types import Behaviour, Capabilities, Probe, View, WhiteoutFormat
 from lamina.archive.changes import compare_trees
 from lamina.errors import UsageError
 from lamina.linux.fs import removed_on_error

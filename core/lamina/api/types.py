@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lamina.dataclasses import dataclass, field
 from lamina.model.mount import Mount
@@ -159,3 +159,15 @@ class ContainerEvent:
     name: str
     time_ns: int
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+_ENTRIES = frozenset({"Change", "ChangeKind", "Entry", "EntryKind", "LayerReader", "Trees"})
+
+
+def __getattr__(name: str) -> Any:
+    """Give what `entries.py` has by this name, too: it was here, and a plugin that worked goes on working (PEP 562)."""
+    if name not in _ENTRIES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from lamina.api import entries
+
+    return getattr(entries, name)
