@@ -109,3 +109,26 @@ def test_a_module_that_is_there_stays():
     program = "import inspect, sys; from lamina import standins; standins.put_in(); print(sys.modules['inspect'] is inspect)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+def test_signals_are_the_same_numbers_and_become_the_enumerations_when_those_are_asked_for():
+    program = """
+import sys
+from lamina import standins
+standins.put_in()
+import signal as stand_in
+from lamina.usecases.control import parse_signal
+numbers = {name: getattr(stand_in, name) for name in dir(stand_in) if name.startswith(("SIG", "ITIMER", "NSIG"))}
+assert type(stand_in.SIGTERM) is int, "too early"
+was = stand_in.signal(stand_in.SIGTERM, stand_in.SIG_IGN)
+assert was == stand_in.SIG_DFL and stand_in.getsignal(stand_in.SIGTERM) == stand_in.SIG_IGN
+assert stand_in.Signals(15).name == "SIGTERM"
+import signal
+assert signal is not stand_in and all(getattr(signal, name) == value for name, value in numbers.items())
+assert len(numbers) > 35
+assert [parse_signal(text) for text in ("TERM", "sigkill", "RTMIN+2", "9")] == [15, 9, signal.SIGRTMIN + 2, 9]
+import subprocess
+subprocess.run(["true"], check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

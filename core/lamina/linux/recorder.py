@@ -115,7 +115,9 @@ class Recorder:
             self._replace(os, name, self._executing(getattr(os, name)))
         for name in ("posix_spawn", "posix_spawnp"):  # subprocess's way since Python 3.13
             self._replace(os, name, self._posix_spawning(getattr(os, name)))
-        self._replace(signal, "pidfd_send_signal", self._plain(signal.pidfd_send_signal, "pidfd_send_signal"))
+        _ = signal.Signals  # so that it becomes whole now, if it is a stand-in (`standins.py`), and not while it is recorded
+        for module in dict.fromkeys((signal, sys.modules["signal"])):
+            self._replace(module, "pidfd_send_signal", self._plain(module.pidfd_send_signal, "pidfd_send_signal"))
         self._replace(fcntl, "ioctl", self._controlling(fcntl.ioctl))
         self._replace(socket.socket, "bind", self._binding(socket.socket.bind))
         self._replace(unix_socket, "bind", self._binding(unix_socket.bind))

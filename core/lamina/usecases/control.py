@@ -363,8 +363,7 @@ def _wait_for(pid: int, started: int | None, timeout_s: float) -> bool:
 def parse_signal(text: str) -> int:
     """Read a signal by name, with or without SIG, by its distance from RTMIN or RTMAX, or by number."""
     name = text.upper().removeprefix("SIG") if text.isascii() else ""
-    found = getattr(signal, f"SIG{name}", None)
-    number = int(found) if isinstance(found, signal.Signals) else 0
+    number = int(signal.Signals.__members__.get(f"SIG{name}", 0))
     if name.isdigit():
         number = int(name[:4])
     elif name.startswith("RTMIN+") and name[6:].isdigit():
