@@ -165,12 +165,14 @@ class Migration:
                 continue
 
     def _clear(self, container: Container, target: StorageDriver) -> None:
-        """Discard what another migration of it has left there: we hold its lock, so that one was killed since we began."""
+        """Discard what another migration of it has left there: we hold its lock, so that one was killed, or the power was cut."""
         layers = self.context.layers
         row = self.context.database.connection.execute(
             "SELECT operation FROM layers WHERE driver = ? AND key = ?", (target.name, container.id)
         ).fetchone()
         if row is None:
+            if container.id in set(target.keys()):  # a power cut has kept the bytes and lost their record
+                layers.finish_discard(target.name, container.id)
             return
         layers.unmount_if_mounted(target, container.id, container.parents)
         if row["operation"] is None:

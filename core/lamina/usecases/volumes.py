@@ -80,7 +80,8 @@ class Volumes:
             self._clear_half_made(volume_driver, name)
             of_container = operation if anonymous else None
             operation = of_container or Operation(name="volume create")
-            with self.context.database.transaction() as tx:
+            # Of a named one the record is durable before the directory, which a power cut could leave without an owner.
+            with self.context.database.transaction(durable=not anonymous) as tx:
                 tx.execute(
                     "INSERT INTO volumes (name, driver, options, labels, created_ns, anonymous, state, operation)"
                     " VALUES (?, ?, ?, ?, ?, ?, 'creating', ?)",
