@@ -154,6 +154,18 @@ def test_a_move_and_a_move_back_are_as_if_nothing_had_been(lamina: Lamina, targe
     assert committed[target] == committed[lamina.driver]
 
 
+def test_what_a_power_cut_has_kept_without_its_record_is_discarded(lamina: Lamina) -> None:
+    target = "vfs" if lamina.driver != "vfs" else "overlay"
+    make_idle(lamina)
+    with lamina.library() as engine:
+        record, driver = engine.containers.get("idle").record, engine.context.layers.driver(target)
+        driver.make_home()
+        driver.prepare(record.id, (), {})  # of which no row tells
+    lamina("migrate", "-q", "--to", target, "idle")
+    assert lamina("start", "-a", "idle") == ""
+    assert lamina("diff", "idle") == ""
+
+
 def make_idle(lamina: Lamina, name: str = "idle", image: str = "busybox", *words: str) -> str:
     lamina("create", "--name", name, image, *(words or ("true",)))
     return name

@@ -172,7 +172,7 @@ class Migration:
         ).fetchone()
         if row is None:
             if container.id in set(target.keys()):  # a power cut has kept the bytes and lost their record
-                layers.finish_discard(target.name, container.id)
+                layers.discard(target, container.id)
             return
         layers.unmount_if_mounted(target, container.id, container.parents)
         if row["operation"] is None:
