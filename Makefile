@@ -3,8 +3,9 @@
 #   make test   ruff, mypy, import-linter and all tests; without root the unit tests alone
 #   make demo   an image made here runs on the drivers overlay, aufs and vfs; needs root
 #   make lint   ruff, mypy and import-linter
-#   make crash  the tests that kill, at every changing system call instead of a few (that of commands takes a quarter of an hour), and those
-#               that cut the power, on ext4, xfs and btrfs (hours); needs root. LAMINA_SEED=1 LAMINA_CUTS=200 (on each file system) LAMINA_POINTS=10 (of each command)
+#   make crash  the tests that kill, at every changing system call instead of a few (that of commands takes a quarter of an hour), and
+#               those that cut the power, on ext4, xfs and btrfs (hours); needs root. LAMINA_SEED=1 LAMINA_CUTS=200 (on each file
+#               system) LAMINA_POINTS=10 (of each command)
 #   make defences  one defence of the engine taken out at a time, and its tests seen to fail (docs/security.md; half an hour); needs
 #               root. DEFENCES=WORDS for those whose entry in tests/defences/table.py contains one of them
 #   make soak   50 commands at once on one root directory for ten minutes, then 10,000 execs and 1 GB of log of one container, then

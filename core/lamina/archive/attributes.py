@@ -139,8 +139,6 @@ def drop_inherited(path: str | int, xattrs: dict[str, bytes]) -> None:
 
 def entry_of(found: os.stat_result, path: str, xattrs: dict[str, bytes]) -> Entry:
     """Describe an existing file's attributes as an entry; its kind is left for who knows it."""
-    from lamina.api.entries import EntryKind
-
     return Entry(
         path=path,
         kind=EntryKind.FILE,

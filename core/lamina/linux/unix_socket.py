@@ -1,7 +1,7 @@
 """Unix stream sockets: connected pairs, sockets known by a path of any length, descriptors sent over one. Source: unix(7).
 
 They are those of `_socket`, the C part of the standard library's `socket`: the part in Python makes classes of the constants of all
-protocols and imports `selectors`, 3 ms of every start and half a megabyte of every monitor. Their methods are the same.
+protocols and imports `selectors`, 3 ms of every start. Their methods are the same.
 """
 
 import _socket
