@@ -219,6 +219,15 @@ def test_what_was_adopted_runs(lamina: Lamina, docker: Path) -> None:
     assert lamina("start", "-a", "ran") == "it ran"
 
 
+def test_what_a_power_cut_has_kept_without_its_record_is_discarded(lamina: Lamina, docker: Path) -> None:
+    with lamina.library() as engine:
+        storage = engine.context.layers.driver(lamina.driver)
+        storage.make_home()
+        storage.prepare(container_id(docker, "ran"), (), {})  # of which no row tells
+    lamina("adopt", "-q", "--volumes", "--storage-driver", lamina.driver, str(docker))
+    assert lamina("start", "-a", "ran") == "it ran"
+
+
 def test_intermediate_images_and_volumes_are_asked_for(one: Lamina, docker: Path) -> None:
     done = one.result("adopt", "-q", str(docker))
     assert done.returncode == 1

@@ -259,6 +259,11 @@ class LayerStore:
         with self.database.transaction() as tx:
             tx.execute("DELETE FROM layers WHERE driver = ? AND key = ?", (driver.name, key))
 
+    def discard_unrecorded(self, driver: StorageDriver, key: str) -> None:
+        """Discard what a power cut has kept of a layer whose record it has lost; the caller is about to make one by this key."""
+        if not self._is_known(driver, key) and key in set(driver.keys()):
+            self.discard(driver, key)
+
     def parents(self, name: str, key: str) -> tuple[str, ...]:
         """List the keys below a layer, nearest first."""
         rows = self.database.connection.execute(

@@ -279,6 +279,7 @@ class Adoption:
             self.creation.unpack_image(image, image_config, storage, operation)
             for name in dict.fromkeys(container.volumes.values()):
                 self._volume(data, name)
+            layers.discard_unrecorded(storage, container.id)  # which has the number that it has in Docker
             try:
                 self.creation.record(container, image, image_config, storage, operation)
                 storage.prepare(container.id, container.parents, {})

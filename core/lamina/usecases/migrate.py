@@ -171,8 +171,7 @@ class Migration:
             "SELECT operation FROM layers WHERE driver = ? AND key = ?", (target.name, container.id)
         ).fetchone()
         if row is None:
-            if container.id in set(target.keys()):  # a power cut has kept the bytes and lost their record
-                layers.discard(target, container.id)
+            layers.discard_unrecorded(target, container.id)
             return
         layers.unmount_if_mounted(target, container.id, container.parents)
         if row["operation"] is None:
