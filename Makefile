@@ -82,7 +82,7 @@ set-up-test set-up-demo set-up-vm: set-up-%:
 	@PYTHON="$(PYTHON)" sh scripts/set-up.sh $*
 
 bench: set-up-test
-	@PYTHONPATH=bench $(BIN)/python -m lamina_bench $(if $(LIST),--list) $(if $(ANYWAY),--anyway) $(if $(WORKS),--works "$(WORKS)") \
+	@PYTHONPATH=bench $(BIN)/python -m lamina_bench $(if $(LIST),--list) $(if $(ANYWAY),--anyway) $(if $(STEADY),--steady) $(if $(WORKS),--works "$(WORKS)") \
 		$(if $(ENGINES),--engines "$(ENGINES)") $(if $(ROUNDS),--rounds "$(ROUNDS)") \
 		$(if $(JSON),--json "$(JSON)") $(if $(PLOT),--plot "$(PLOT)") $(if $(PAGE),--page "$(PAGE)") $(if $(FROM),--from "$(FROM)")
 

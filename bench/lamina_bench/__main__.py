@@ -18,6 +18,7 @@ from lamina_bench.catalogue import WORKS, chosen
 from lamina_bench.chart import chart
 from lamina_bench.document import document, read, together
 from lamina_bench.lab import PEERS, Lab
+from lamina_bench.pace import Pace, any_pace
 from lamina_bench.report import Quiet, Report, WorkReport
 from lamina_bench.rounds import measure
 from lamina_bench.table import into_page, text
@@ -87,11 +88,12 @@ def _measured(
         compileall.compile_dir(str(Path(__file__).parents[2] / folder), quiet=2)
     began, started = time.strftime("%Y-%m-%d %H:%M %Z"), time.monotonic()
     done: list[WorkReport] = []
+    pace = Pace() if asked.steady else any_pace()
     with Lab(parent=asked.dir, chosen=engines, lamina_program=program) as lab:
         facts = machine.facts(lab)
         try:
             for work in works:
-                done.append(measure(work, lab, rounds=asked.rounds or work.rounds, told=_told))
+                done.append(measure(work, lab, rounds=asked.rounds or work.rounds, pace=pace, told=_told))
         except (KeyboardInterrupt, SystemExit):  # an hour's figures are not thrown away
             told = f"interrupted, so there is nothing of {', '.join(work.name for work in works[len(done) :])}"
             print(f"\nbench: {told}", file=sys.stderr)
@@ -101,7 +103,15 @@ def _measured(
         began=began,
         took_s=time.monotonic() - started,
         machine=facts,
-        quiet=Quiet(load_before=load, busy_before=busy, load_after=machine.load(), is_quiet=quiet),
+        quiet=Quiet(
+            load_before=load,
+            busy_before=busy,
+            load_after=machine.load(),
+            is_quiet=quiet,
+            is_steady=asked.steady,
+            again=pace.again,
+            given_up=pace.given_up,
+        ),
         works=tuple(done),
     )
 
@@ -125,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         "--engines", default="", metavar="NAME,…", help=f"beside these alone: {', '.join(PEERS)}; lamina for none (ENGINES=)"
     )
     parser.add_argument("--anyway", action="store_true", help="measure on a busy machine, too (ANYWAY=1)")
+    parser.add_argument(
+        "--steady", action="store_true", help="do a turn again in which the cores were slower than they can be (STEADY=1)"
+    )
     parser.add_argument("--json", default="", metavar="FILE", help="write every figure there (JSON=)")
     parser.add_argument("--plot", default="", metavar="FILE", help="draw the targets there, as SVG (PLOT=)")
     parser.add_argument("--page", default="", metavar="FILE", help="put the tables between the marks of this page (PAGE=)")

@@ -70,6 +70,9 @@ def together(reports: Sequence[Report], order: Sequence[str]) -> Report:
         busy_before=max(each.quiet.busy_before for each in reports),
         load_after=max(each.quiet.load_after for each in reports),
         is_quiet=all(each.quiet.is_quiet for each in reports),
+        is_steady=all(each.quiet.is_steady for each in reports),
+        again=sum(each.quiet.again for each in reports),
+        given_up=sum(each.quiet.given_up for each in reports),
     )
     return replace(
         last,

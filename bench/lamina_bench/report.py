@@ -157,12 +157,18 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiet:
-    """How busy the machine was before anything was measured, and at the end; and whether that was too much."""
+    """How busy the machine was before anything was measured, and at the end; and whether that was too much.
+
+    `is_steady` if the turns in which it was slow didn't count; `again` of them were done once more, `given_up` counted after all.
+    """
 
     load_before: float
     busy_before: float
     load_after: float
     is_quiet: bool
+    is_steady: bool = False
+    again: int = 0
+    given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Taking turns: a round of all contenders, then the next round, each time beginning with another, so that noise hits all alike.
 
+A turn in which the pace (`pace.py`) wasn't kept is done again, if that is asked for.
 A contender that fails is left out from then on, and its reason told; the others go on. What it had is thrown away.
 """
 
@@ -7,13 +8,14 @@ import os
 from collections.abc import Callable, Sequence
 
 from lamina_bench.lab import Lab
+from lamina_bench.pace import Pace
 from lamina_bench.report import Column, Figures, Left, WorkReport, judge
 from lamina_bench.work import AbsentError, Contender, FailedError, Missing, Work
 
 ERRORS = (FailedError, OSError, ValueError)
 
 
-def measure(work: Work, lab: Lab, *, rounds: int, told: Callable[[str], None]) -> WorkReport:
+def measure(work: Work, lab: Lab, *, rounds: int, pace: Pace, told: Callable[[str], None]) -> WorkReport:
     """Do a work so many times."""
     left: list[Left] = []
     contenders: list[Contender] = []
@@ -29,7 +31,7 @@ def measure(work: Work, lab: Lab, *, rounds: int, told: Callable[[str], None]) -
         for number in range(-work.warm_up, rounds):
             told(f"{work.name}: warm-up" if number < 0 else f"{work.name}: round {number + 1} of {rounds}")
             for contender in turned(tuple(contenders), number):
-                _guarded(contender, contenders, left, lambda: _turn(work, contender, figures, counts=number >= 0))  # noqa: B023
+                _guarded(contender, contenders, left, lambda: _turn(work, contender, figures, pace, counts=number >= 0))  # noqa: B023
     finally:
         for contender in reversed(contenders):
             _guarded(contender, [], left, contender.tear_down)
@@ -50,14 +52,19 @@ def turned(contenders: Sequence[Contender], number: int) -> list[Contender]:
     return [*contenders[begin:], *contenders[:begin]]
 
 
-def _turn(work: Work, contender: Contender, figures: dict[str, list[Figures]], *, counts: bool) -> None:
-    contender.before()
-    if work.settle:
-        os.sync()
-    took = contender.run()
+def _turn(work: Work, contender: Contender, figures: dict[str, list[Figures]], pace: Pace, *, counts: bool) -> None:
+    done = False
+    while not done:
+        contender.before()
+        if work.settle:
+            os.sync()
+        if counts:
+            pace.wait()
+        took = contender.run()
+        done = not counts or pace.was_kept()
+        contender.after()
     if counts:
         figures[contender.label].append(took)
-    contender.after()
 
 
 def _guarded(contender: Contender, contenders: list[Contender], left: list[Left], step: Callable[[], None]) -> None:

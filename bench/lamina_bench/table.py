@@ -71,6 +71,8 @@ def _head(report: Report) -> Iterator[str]:
         f"Load {quiet.load_before:.2f} before, {quiet.load_after:.2f} at the end, {quiet.busy_before:.0%} of "
         f"the processors busy before" + ("." if quiet.is_quiet else ": NOT QUIET, so the figures are rough.")
     )
+    if quiet.is_steady:
+        yield f"Turns at full pace alone: {quiet.again} were done again, {quiet.given_up} count though the pace wasn't kept."
     yield f"{'; '.join(f'{name}: {version}' for name, version in machine.versions)}."
     if machine.absent:
         yield f"Left out: {'; '.join(f'{name} ({reason})' for name, reason in machine.absent)}."

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -13,6 +15,7 @@ from lamina_bench.__main__ import main
 from lamina_bench.catalogue import WORKS, chosen
 from lamina_bench.chart import chart, share
 from lamina_bench.document import document, read, together
+from lamina_bench.pace import FIRST_LOOKS, TRIES, Pace, any_pace, yardstick
 from lamina_bench.report import (
     Column,
     Figures,
@@ -149,11 +152,12 @@ class Counted(Contender):
         self._note("tear_down")
 
 
-def measured(*contenders: Contender | Missing, rounds: int = 3, warm_up: int = 1) -> WorkReport:
+def measured(*contenders: Contender | Missing, rounds: int = 3, warm_up: int = 1, pace: Pace | None = None) -> WorkReport:
     work = Work(
         name="w", title="w", what="w", contenders=lambda _lab: contenders, rounds=rounds, warm_up=warm_up, targets=[target()]
     )
-    return measure(work, SimpleNamespace(), rounds=rounds, told=lambda _line: None)  # type: ignore[arg-type]  # no contender asks it
+    lab = SimpleNamespace()  # no contender asks it
+    return measure(work, lab, rounds=rounds, pace=pace or any_pace(), told=lambda _line: None)  # type: ignore[arg-type]
 
 
 def test_contenders_take_turns_each_round_another_begins():
@@ -170,6 +174,43 @@ def test_a_warm_up_does_not_count():
     found = measured(Counted("a", notes), rounds=2, warm_up=2)
     assert notes.count("a run") == 4
     assert len(found.columns[0].figures) == 2
+
+
+def test_a_turn_in_which_a_core_was_slow_is_done_again():
+    notes: list[str] = []
+
+    def look() -> list[float]:
+        turns = sum(note.endswith("run") for note in notes)
+        return [1.0, 1.16 if turns in {1, 2} else 1.14]  # seconds that the yardstick takes on each of two cores
+
+    pace = Pace(lambda: [1.0, 1.0] if not notes else look())
+    found = measured(Counted("a", notes), Counted("b", notes), rounds=1, warm_up=0, pace=pace)
+    assert [note for note in notes if note.endswith("run")] == ["a run", "a run", "a run", "b run"]
+    assert notes.count("a before") == notes.count("a after") == 3
+    assert [len(each.figures) for each in found.columns] == [1, 1]
+    assert (pace.again, pace.given_up) == (2, 0)
+
+
+def test_a_turn_counts_after_all_where_the_pace_is_never_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lamina_bench.pace.WAIT_S", 0)
+    notes: list[str] = []
+    looks = iter([1.0] * (FIRST_LOOKS + 1))
+    pace = Pace(lambda: [next(looks, 2.0)])
+    found = measured(Counted("a", notes), rounds=1, warm_up=0, pace=pace)
+    assert notes.count("a run") == TRIES
+    assert len(found.columns[0].figures) == 1
+    assert (pace.again, pace.given_up) == (TRIES - 1, 1)
+    steady = replace(report(), quiet=replace(report().quiet, is_steady=True, again=pace.again, given_up=pace.given_up))
+    assert f"Turns at full pace alone: {TRIES - 1} were done again, 1 count though" in text(steady)
+    assert read(document(steady)).quiet == steady.quiet
+    assert together([steady, steady], []).quiet.again == 2 * pace.again
+    assert not together([steady, report()], []).quiet.is_steady
+
+
+def test_the_yardstick_is_timed_on_each_core_and_leaves_none_out():
+    cores = os.sched_getaffinity(0)
+    assert len(yardstick()) == len(cores)
+    assert os.sched_getaffinity(0) == cores
 
 
 @pytest.mark.parametrize("step", ["set_up", "before", "run", "after"])
