@@ -1,18 +1,51 @@
-"""Finds modules whose place is known, those of Lamina and what it always imports, without the search that Python makes for each.
+"""Finds and reads modules whose place is known, those of Lamina and what it always imports, without the search that Python makes.
 
 The search asks first whether a module is built in, or frozen, or an extension by one of three names: 20 µs for each of 120 modules.
-What isn't a source file in its package's directory is left to it, and so is the loading: bytecode is checked and kept as ever.
-Source: importlib, Python library reference ("meta path finder", `ModuleSpec`).
+And what is found is looked at twice, and its bytecode read in small pieces: 15 µs more. What isn't a source file in its package's
+directory, and what has no bytecode of its own age, is left to Python, which writes bytecode as ever.
+Source: importlib, Python library reference ("meta path finder", `ModuleSpec`), and PEP 552 for bytecode's first 16 bytes.
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from importlib._bootstrap_external import MAGIC_NUMBER  # importlib.util's, which brings more with it
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from types import ModuleType
+from marshal import loads
+from types import CodeType, ModuleType
 
 PACKAGES = ("lamina.", "click.", "pluggy.")
 """Of source files alone: an extension by the same name would be the one to take."""
+ENDING = f".{sys.implementation.cache_tag}.pyc"
+BY_TIME = MAGIC_NUMBER + bytes(4)
+"""How bytecode begins that is told by its source's time and size, which follow."""
+MAX_BYTES = 96 << 10
+"""More than this is left to Python; a larger buffer would be mapped anew each time."""
+
+
+class Loader(SourceFileLoader):
+    """Takes bytecode from where it lies, if it is the source's."""
+
+    def __init__(self, name: str, path: str, bytecode_path: str, source: os.stat_result) -> None:
+        super().__init__(name, path)
+        self._bytecode_path = bytecode_path
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Give the module's code."""
+        try:
+            fd = os.open(self._bytecode_path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                content = os.read(fd, MAX_BYTES)
+            finally:
+                os.close(fd)
+        except OSError:
+            return super().get_code(fullname)
+        age = b"".join((int(each) & 0xFFFFFFFF).to_bytes(4, "little") for each in (self._source.st_mtime, self._source.st_size))
+        if content[:16] != BY_TIME + age or len(content) == MAX_BYTES:
+            return super().get_code(fullname)
+        code: CodeType = loads(memoryview(content)[16:])
+        return code
 
 
 class Finder:
@@ -23,16 +56,19 @@ class Finder:
         """Say where a module is; None for one that has to be searched for."""
         if path is None or not name.startswith(PACKAGES):
             return None
-        file = f"{path[0]}/{name.rpartition('.')[2]}.py"
+        file = name.rpartition(".")[2]
+        source_path, bytecode_path = f"{path[0]}/{file}.py", f"{path[0]}/__pycache__/{file}{ENDING}"
         try:
-            os.stat(file)
+            source = os.stat(source_path)
         except OSError:
             return None
-        spec = ModuleSpec(name, SourceFileLoader(name, file), origin=file)
+        spec = ModuleSpec(name, Loader(name, source_path, bytecode_path, source), origin=source_path)
         spec.has_location = True
+        spec.cached = bytecode_path
         return spec
 
 
 def put_in() -> None:
-    """Have imports ask it first."""
-    sys.meta_path.insert(0, Finder)
+    """Have imports ask it first, unless bytecode lies elsewhere or is made otherwise (`-O`)."""
+    if sys.pycache_prefix is None and sys.flags.optimize == 0:
+        sys.meta_path.insert(0, Finder)
