@@ -1,31 +1,46 @@
 """Stand-ins for modules of the standard library that click, pluggy and we ourselves import for a few small functions each.
 
-A stand-in has those functions and becomes the whole module as soon as more is asked of it, a plugin's `inspect.signature` say. So a
-short command doesn't pay for it: 4 to 6 ms for `inspect` with `ast` and `dis`, 1.5 for `platform`, which `uuid` asks for one
-word, and 1.5 for `gettext` with `locale`, which looks for translations that neither click nor Lamina has. For `signal` stands its
-C half, where signals are plain numbers: to make enumerations of them takes 1.5 ms.
+A stand-in has those functions, and what the module's C half has, and becomes the whole module as soon as more is asked of it, a
+plugin's `inspect.signature` say. So a short command doesn't pay for it: 4 to 6 ms for `inspect` with `ast` and `dis`; 1.5 for
+`platform`, which `uuid` asks for one word, for `gettext` with `locale`, which looks for translations that neither click nor Lamina
+has, and for `signal`, which makes enumerations of plain numbers; 1 for `datetime`, which is written once more in Python; half of
+one for `threading`.
 """
 
-import _signal  # type: ignore[import-not-found] # typeshed doesn't have it
+import _thread
 import sys
-from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # as typing's, which a monitor does without
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+else:
+    Any = object
 
 
 class StandIn(ModuleType):
-    """A module that has some functions of its own until another is asked for."""
+    """A module that has some functions of its own, and a C half's, until another is asked for."""
 
-    def __init__(self, name: str, **functions: Any) -> None:
+    def __init__(self, name: str, half: str = "", **functions: Any) -> None:
         super().__init__(name)
         self.__dict__.update(functions)
+        self.__half = half
 
     def __getattr__(self, attribute: str) -> Any:
-        """Become the module. A name that it has not is an `AttributeError`, as of the module itself."""
+        """Give what the C half has, or become the module; what that has not is an `AttributeError` as ever."""
         if attribute.startswith("__"):
             raise AttributeError(attribute)
+        if half := self.__half:
+            self.__half = ""
+            self.__dict__.update({name: value for name, value in vars(__import__(half)).items() if not name.startswith("_")})
+            return getattr(self, attribute)
         self.__dict__.update(vars(the_whole(self.__name__)))
         return getattr(the_whole(self.__name__), attribute)
+
+    def __dir__(self) -> list[str]:
+        """List what the module has."""
+        return dir(the_whole(self.__name__))
 
 
 def the_whole(name: str) -> ModuleType:
@@ -37,10 +52,9 @@ def the_whole(name: str) -> ModuleType:
 
 def put_in() -> None:
     """Put them where an import looks first; a module that is there stays."""
-    for name, functions in FUNCTIONS.items():
-        sys.modules.setdefault(name, StandIn(name, **{function.__name__.strip("_"): function for function in functions}))
-    of_signal = {name: value for name, value in vars(_signal).items() if not name.startswith("_")}
-    sys.modules.setdefault("signal", StandIn("signal", **of_signal))
+    for name in {**FUNCTIONS, **HALVES}:
+        functions = {function.__name__.strip("_"): function for function in FUNCTIONS.get(name, ())}
+        sys.modules.setdefault(name, StandIn(name, HALVES.get(name, ""), **functions))
 
 
 def cleandoc(text: str) -> str:
@@ -108,8 +122,10 @@ def ngettext(singular: str, plural: str, number: int) -> str:
     return singular if number == 1 else plural
 
 
-FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
+FUNCTIONS: "dict[str, tuple[Callable[..., Any], ...]]" = {
     "inspect": (cleandoc, isclass, isfunction, ismethod, ismodule, isroutine, unwrap, getattr_static),
     "platform": (system,),
     "gettext": (gettext, ngettext),
+    "threading": (_thread._local,),
 }
+HALVES = {"signal": "_signal", "datetime": "_datetime"}

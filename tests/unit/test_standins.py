@@ -111,14 +111,31 @@ def test_a_module_that_is_there_stays():
     assert done.stdout == "True\n"
 
 
-def test_signals_are_the_same_numbers_and_become_the_enumerations_when_those_are_asked_for():
+def test_halves_are_the_same_classes():
     program = """
 import sys
 from lamina import standins
 standins.put_in()
+import datetime, threading
+half, local = datetime.datetime, threading.local
+assert all(isinstance(sys.modules[name], standins.StandIn) for name in ("datetime", "threading")), "too early"
+threading.Thread(target=lambda: None).start()
+assert not isinstance(sys.modules["threading"], standins.StandIn) and standins.the_whole("datetime").datetime is half
+import datetime, threading
+assert datetime.datetime is half and threading.local is local and "MINYEAR" in dir(datetime)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_signals_are_the_same_numbers_and_become_the_enumerations_when_those_are_asked_for():
+    program = """
+import _signal, sys
+from lamina import standins
+standins.put_in()
 import signal as stand_in
 from lamina.usecases.control import parse_signal
-numbers = {name: getattr(stand_in, name) for name in dir(stand_in) if name.startswith(("SIG", "ITIMER", "NSIG"))}
+numbers = {name: getattr(stand_in, name) for name in dir(_signal) if name.startswith(("SIG", "ITIMER", "NSIG"))}
 assert type(stand_in.SIGTERM) is int, "too early"
 was = stand_in.signal(stand_in.SIGTERM, stand_in.SIG_IGN)
 assert was == stand_in.SIG_DFL and stand_in.getsignal(stand_in.SIGTERM) == stand_in.SIG_IGN

@@ -177,7 +177,7 @@ class PluginHost:
     def entries(self) -> dict[str, str]:
         """Map KIND.NAME to "module:attribute" for everything installed."""
         if self._entries is None:
-            import json
+            from lamina import json
 
             fingerprint = _fingerprint()
             cached = [each for each in self._read_cache(json) if isinstance(each, dict) and isinstance(each.get("entries"), dict)]

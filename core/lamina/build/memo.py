@@ -9,7 +9,6 @@ Imports are few on purpose, and sqlite3 is used without `store.database`: this i
 do.
 """
 
-import json
 import os
 import sqlite3
 import stat
@@ -18,6 +17,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lamina import json
 from lamina.model.digest import Digest
 
 VERSION = 1

@@ -3,10 +3,10 @@
 Instructions come expanded. Pure values.
 """
 
-import json
 import posixpath
 from collections.abc import Sequence
 
+from lamina import json
 from lamina.build.sources import without_accounts
 from lamina.build.state import State
 from lamina.dataclasses import replace

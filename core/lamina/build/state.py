@@ -4,11 +4,11 @@
 change no file are cached by identity, so that a build from the cache gives the very image that is there.
 """
 
-import json
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from lamina import json
 from lamina.dataclasses import dataclass, field, replace
 from lamina.dockerfile.effects import DEFAULT_SHELL
 from lamina.model.digest import Digest, chain_id, chain_ids

@@ -38,8 +38,7 @@ def read_confinement(options: dict[str, Any]) -> "Confinement | None":
 
 def _read_profile(path: str) -> str:
     """Read a seccomp profile, and see that it is one. Its text is kept without what only people need."""
-    import json
-
+    from lamina import json
     from lamina.cli.process_options import read_text
     from lamina.seccomp.profile import parse
 

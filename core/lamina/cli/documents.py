@@ -1,12 +1,12 @@
 """The documents of `inspect` commands: found by name, printed as JSON or by a template, what is missing told at the end."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
+from lamina import json
 from lamina.cli.main import print_error
 from lamina.cli.output import printable
 from lamina.errors import LaminaError

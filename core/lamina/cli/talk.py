@@ -25,7 +25,7 @@ def confirmed(warning: str, *, force: bool) -> bool:
 
 def json_text(document: object, *, indent: int | None = 4) -> str:
     """Write JSON as Docker's client does: indented by four, not sorted, nothing escaped that need not be."""
-    import json
+    from lamina import json
 
     return json.dumps(document, indent=indent, ensure_ascii=False, separators=None if indent else (",", ":"))
 

@@ -5,11 +5,12 @@ numbers, pointers and Go types don't occur. Go's strings are bytes; here a byte 
 text is done.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from lamina import json
 
 
 class Missing:

@@ -5,7 +5,6 @@ host's files are out of sight. What the function may not do is import. The answe
 """
 
 import errno
-import json
 import os
 import select
 import signal
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lamina import json
 from lamina.errors import LaminaError
 from lamina.linux import namespace, process
 from lamina.runtime.process_steps import Execute, FindProgram

@@ -4,9 +4,9 @@ A record names the driver that it stands beside, and says for each probe the ans
 by which it was observed.
 """
 
-import json
 from importlib.resources import files
 
+from lamina import json
 from lamina.compare.report import Recorded
 
 

@@ -1,9 +1,10 @@
 """How an instruction's text is split before anything is expanded: blanks, quoted words, JSON lists. All texts stay as written."""
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
+
+from lamina import json
 
 _SPACE = frozenset(
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"

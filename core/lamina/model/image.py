@@ -4,10 +4,10 @@ They are read once, strictly, and errors name the field. Fields that this code d
 What has a digest is never written again from these values: the bytes as they came are what is kept.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, Self
 
+from lamina import json
 from lamina.dataclasses import dataclass, field
 from lamina.errors import ArchiveError, UsageError
 from lamina.model.digest import Digest

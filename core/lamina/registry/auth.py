@@ -186,7 +186,7 @@ class Authenticator:
         return not self._settings.is_insecure(host) or bool(self._settings.certificates(host).ca)
 
     def _ask(self, realm: str, target: Endpoint, query: list[tuple[str, str]], credential: Credential | None) -> dict[str, Any]:
-        import json
+        from lamina import json
 
         if credential is not None and credential.identity_token:  # OAuth 2: distribution, docs/spec/auth/oauth.md
             form = [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token), ("client_id", CLIENT_ID),

@@ -275,7 +275,7 @@ def _retry_after(text: str | None) -> float:
 
 def _said(response: "BaseHTTPResponse", redact: Callable[[str], str]) -> str:
     """What a registry says about an error, in a few printable words, without what it may have been told in confidence."""
-    import json
+    from lamina import json
 
     try:
         body = read_limited(response, MAX_ERROR_BYTES, "the answer")

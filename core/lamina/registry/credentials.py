@@ -8,11 +8,11 @@
 import base64
 import binascii
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lamina import json
 from lamina.dataclasses import dataclass, field
 from lamina.errors import LaminaError, UsageError
 from lamina.model.reference import HUB

@@ -6,13 +6,13 @@ says where the daemon listens, as for Docker's own client: a Unix socket, or loo
 
 import contextlib
 import http.client
-import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from lamina import json
 from lamina.errors import ArchiveError, NotFoundError, TransferError, UsageError
 from lamina.model.reference import Reference
 from lamina.registry.archive_file import ArchiveFile

@@ -6,10 +6,10 @@ With a limit the log is several files, `…-json.log` the newest, then `.1`, `.2
 gets its next name, and the last one is deleted, so that who reads it loses and repeats nothing (`usecases/follow.py`).
 """
 
-import json
 import os
 import time
 
+from lamina import json
 from lamina.runtime import frames
 
 LINE_BYTES = 16 << 10

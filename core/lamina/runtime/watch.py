@@ -10,7 +10,6 @@ A client that reads slowly slows the container down, as a pipe would; nothing th
 
 import errno
 import gc
-import json
 import os
 import select
 import signal
@@ -18,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from lamina import json
 from lamina.linux import unix_socket
 from lamina.linux.unix_socket import Socket
 from lamina.runtime import frames
@@ -313,7 +313,8 @@ class Watch:
             for fd in self.descriptors():
                 os.set_inheritable(fd, True)
             top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-            program = f"import sys; sys.path.insert(0, {top!r}); from lamina.runtime.watch import resume; resume({state_fd})"
+            program = f"import sys; sys.path.insert(0, {top!r}); from lamina import standins; standins.put_in(); "
+            program += f"from lamina.runtime.watch import resume; resume({state_fd})"
             os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, "lamina-monitor", self.plan.title])
         except OSError:  # no memory: then as large as it is
             os.close(state_fd)

@@ -4,11 +4,11 @@ The form: https://github.com/opencontainers/runtime-spec, config-linux.md "Secco
 `excludes`. A profile is somebody's text: whatever can't be meant is a `UsageError` that says where.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lamina import json
 from lamina.errors import UsageError
 from lamina.linux.process import CAPABILITIES
 from lamina.model.machine import ARCHITECTURES as GO_NAMES

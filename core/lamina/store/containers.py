@@ -3,10 +3,10 @@
 Not here: their layers, mounts and processes.
 """
 
-import json
 import sqlite3
 from typing import Any
 
+from lamina import json
 from lamina.dataclasses import dataclass, replace
 from lamina.errors import ConflictError, NotFoundError, UsageError
 from lamina.linux.process import boot_id

@@ -19,12 +19,12 @@ A map, as Docker 1.10 (2016) and all later ones with the same storage have it; D
 import contextlib
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lamina import json
 from lamina.api.types import WhiteoutFormat
 from lamina.archive import paths
 from lamina.errors import ArchiveError, LaminaError, NotFoundError, UsageError

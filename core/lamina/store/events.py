@@ -5,11 +5,11 @@ whose lines don't mix (write(2), O_APPEND), without an fsync: a power cut may lo
 container's end. The file begins anew when it has grown to a megabyte, and one before it is kept. Reading is `usecases/events.py`.
 """
 
-import json
 import os
 import time
 from collections.abc import Mapping
 
+from lamina import json
 from lamina.store.operations import locked
 
 FILE_BYTES = 1 << 20

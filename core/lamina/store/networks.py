@@ -5,10 +5,10 @@ on the host is found from here. That no address and no port is given twice is th
 Not here: which address is next (`network/addresses.py`), and anything of the kernel's.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterable
 
+from lamina import json
 from lamina.errors import ConflictError, NotFoundError, UsageError
 from lamina.model.digest import Digest
 from lamina.model.network import Endpoint, Network, PortMapping, Subnet

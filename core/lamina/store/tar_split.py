@@ -10,7 +10,6 @@ Whether the result is the tar that it was, its digest says; the CRCs are looked 
 import base64
 import binascii
 import errno
-import json
 import os
 import stat
 import zlib
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from lamina import json
 from lamina.archive import paths
 from lamina.errors import ArchiveError
 from lamina.linux.fs import open_in_root

@@ -1,9 +1,9 @@
 """Outcomes for people, for programs (JSON) and for continuous integration (JUnit)."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from lamina import json
 from lamina.testing.check import GROUPS
 from lamina.testing.run import Outcome, Verdict
 

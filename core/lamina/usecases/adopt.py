@@ -8,13 +8,13 @@ Each image and each container is taken over whole or not at all, whatever happen
 others are. Done again, only what isn't here yet is taken over.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from lamina import json
 from lamina.api.drivers import StorageDriver
 from lamina.archive.changes import read_upper
 from lamina.archive.picked import PickedEntries

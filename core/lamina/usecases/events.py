@@ -3,11 +3,11 @@
 Its file is followed as a log is (`follow.py`): looked at ten times a second, over its renames.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from lamina import json
 from lamina.usecases.follow import INTERVAL_MS, LogFiles
 
 

@@ -5,13 +5,13 @@ pidfd and looks at the files ten times a second; the container's end is noticed 
 writes the log, and its form, is `lamina.runtime.logs`.
 """
 
-import json
 import os
 import select
 import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from lamina import json
 from lamina.dataclasses import dataclass
 from lamina.linux import process
 from lamina.model.container import Container

@@ -5,12 +5,12 @@ after a success, unhealthy after so many failures in a row, of which those of th
 are kept. When checks are made is `runtime/probes.py`.
 """
 
-import json
 import os
 import signal
 import time
 from typing import Any, NamedTuple, Self
 
+from lamina import json
 from lamina.errors import LaminaError
 from lamina.linux import process
 from lamina.model.container import Container, Status

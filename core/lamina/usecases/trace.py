@@ -4,13 +4,13 @@
 hook that is called, the statements to the database. Nothing of this exists unless a trace is asked for.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from lamina import json
 from lamina.linux.libc import told
 from lamina.linux.recorder import FIELDS, Recorder
 from lamina.model.mount import Mount

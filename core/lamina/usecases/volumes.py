@@ -1,12 +1,12 @@
 """Volumes: named and anonymous ones, their drivers, who uses them, and the image's content that a new one is filled with."""
 
 import errno
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 
+from lamina import json
 from lamina.api.drivers import VolumeDriver
 from lamina.api.types import VolumeSpec
 from lamina.dataclasses import dataclass, field

@@ -1,0 +1,58 @@
+"""Documents are read and written as the standard library does it, and refused with its words."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lamina import json as ours
+
+DOCUMENTS: list[str | bytes] = [
+    "{}", "[]", "null", "true", "1", "-1.5e3", '"a"', ' {"a": [1, 2.0, {"b": null}], "\\u00e4": "\\ud83d\\ude00"}\n\t', "NaN",
+    "-Infinity", "[Infinity]", b'{"a": "\xc3\xa4"}', b"1", b"[]", '"\\ud800"', '"\ud800"', '{"a": 1, "a": 2}', "10" * 30,
+    "", " ", "{", "[1,]", "{'a': 1}", "1 2", "[] x", "nul", '"a', "\ufeff{}", b"", b"\xff", b'{"a": "\xff"}',
+    "1".encode("utf-16"), "[1]".encode("utf-16-le"), "[1]".encode("utf-32-be"), b"\xef\xbb\xbf{}", "[" * 100_000,
+]  # fmt: skip
+VALUES_TO_WRITE: list[object] = [
+    {"b": [1, 1.5, None, True], "a": {"ä": "\n\ud800"}}, "ä", 7, [], float("nan"), {1: 2}, {(): 1}, object(), {"x": {1}}
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DOCUMENTS, ids=lambda text: repr(text)[:40])
+def test_a_document_is_read_as_json_reads_it_and_refused_with_its_words(text: str | bytes):
+    def outcome(loads: Callable[..., Any]) -> str:
+        try:
+            return repr(loads(text))
+        except (ValueError, RecursionError) as error:
+            return f"{type(error)} {error}"
+
+    assert outcome(ours.loads) == outcome(json.loads)
+    options: dict[str, Any] = {"parse_int": str, "parse_constant": str.upper}
+    assert outcome(lambda text: ours.loads(text, **options)) == outcome(lambda text: json.loads(text, **options))
+
+
+@pytest.mark.parametrize("value", VALUES_TO_WRITE, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"ensure_ascii": False}, {"separators": (",", ":")}, {"sort_keys": True}, {"default": str}, {"indent": None},
+        {"indent": 2}, {"indent": "\t", "ensure_ascii": False, "separators": None}, {"skipkeys": True}, {"allow_nan": False},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_document_is_written_as_json_writes_it(value: object, options: dict[str, Any]):
+    def outcome(dumps: Callable[..., str]) -> str:
+        try:
+            return dumps(value, **options)
+        except (ValueError, TypeError) as error:
+            return f"{type(error)} {error}"
+
+    assert outcome(ours.dumps) == outcome(json.dumps)
+
+
+def test_a_loop_is_refused_as_json_refuses_it():
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="Circular reference detected"):
+        ours.dumps(loop)
