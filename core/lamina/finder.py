@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from marshal import loads
 from types import CodeType, ModuleType
 
+from lamina import light_typing
+
 PACKAGES = ("lamina.", "click.", "pluggy.")
 """Of source files alone: an extension by the same name would be the one to take."""
 ENDING = f".{sys.implementation.cache_tag}.pyc"
@@ -46,6 +48,17 @@ class Loader(SourceFileLoader):
             return super().get_code(fullname)
         code: CodeType = loads(memoryview(content)[16:])
         return code
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module's code; others' with a `typing` that makes little of what is for type checkers alone."""
+        if self.name.startswith("lamina."):
+            super().exec_module(module)
+            return
+        before, sys.modules["typing"] = sys.modules["typing"], light_typing.MODULE
+        try:
+            super().exec_module(module)
+        finally:
+            sys.modules["typing"] = before
 
 
 class Finder:

@@ -110,3 +110,27 @@ def test_packages_and_what_is_not_there_are_left_to_the_search():
     assert Finder.find_spec("json.decoder", ["/nowhere"]) is None
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'lamina\.nothing'"):
         importlib.import_module("lamina.nothing")
+
+
+def test_others_tell_type_checkers_nothing_and_typing_is_as_it_was():
+    program = """
+import sys, typing
+from lamina import finder
+finder.put_in()
+compiled = []
+sys.addaudithook(lambda event, arguments: event == "compile" and compiled.append(arguments[0]))
+import click, pluggy, click.types
+assert not [text for text in compiled if not text.startswith(b"lambda _cls")], compiled  # collections.namedtuple's
+assert sys.modules["typing"] is typing and not hasattr(click.types.ParamTypeInfoDict, "__required_keys__")
+T = typing.TypeVar("T", bound="int")
+class Table(typing.TypedDict, typing.Generic[T]):
+    row: "list[T]"
+class Level(click.ParamType[int]):
+    name = "level"
+    def convert(self, value, param, ctx):
+        return int(value)
+assert typing.get_type_hints(Table) == {"row": list[T]} and T.__bound__ == typing.ForwardRef("int")
+print(click.Option(["--level"], type=Level()).type.convert("3", None, None), pluggy.PluginManager("x").project_name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3 x\n", "")
