@@ -90,7 +90,12 @@ class PluginHost:
 
             from lamina.api import hookspecs
 
-            self._manager = pluggy.PluginManager(GROUP)
+            class PluginManager(pluggy.PluginManager):
+                def parse_hookimpl_opts(self, plugin: object, name: str) -> "pluggy.HookimplOpts | None":
+                    """See whether an attribute is a hook: those that each object has, half of all, are not."""
+                    return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+            self._manager = PluginManager(GROUP)
             self._manager.add_hookspecs(hookspecs)
             if self.load_fallbacks is not None:
                 self.register(self.load_fallbacks(), "fallback.core")
