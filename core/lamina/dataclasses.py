@@ -58,20 +58,23 @@ else:
         """Make a dataclass of a class. `slots` is there to be read: it always has them."""
 
         def make(cls: type) -> type:
-            inherited = {each.name: each for base in reversed(cls.__mro__[1:]) for each in getattr(base, "__fields__", ())}
+            inherited = {each.name: each for base in cls.__mro__[-2:0:-1] for each in getattr(base, "__fields__", ())}
             own = {}
-            body = {name: value for name, value in vars(cls).items() if name not in {"__dict__", "__weakref__"}}
+            body = dict(vars(cls))
+            body.pop("__dict__", None)
+            body.pop("__weakref__", None)
             for name, annotation in body.get("__annotations__", {}).items():
-                if "ClassVar" not in str(annotation):
+                if not _is_of_class(annotation):
                     default = body.pop(name, _NONE)
-                    own[name] = default if isinstance(default, field) else field(default=default)
-                    own[name].name, own[name].type, own[name].kw_only = name, annotation, kw_only
+                    own[name] = each = default if isinstance(default, field) else field(default=default)
+                    each.name, each.type, each.kw_only = name, annotation, kw_only
+            every = inherited | own
             body |= {
-                "__slots__": tuple(name for name in own if name not in inherited),
-                "__fields__": tuple({**inherited, **own}.values()),
-                "__field_names__": frozenset({**inherited, **own}),
-                "__match_args__": tuple(name for name, each in {**inherited, **own}.items() if not each.kw_only),
-                "__dataclass_fields__": _StandardFields(),
+                "__slots__": tuple(own.keys() - inherited.keys()) if inherited else tuple(own),
+                "__fields__": tuple(every.values()),
+                "__field_names__": frozenset(every),
+                "__match_args__": tuple(name for name, each in every.items() if not each.kw_only),
+                "__dataclass_fields__": _STANDARD_FIELDS,
             }
             if frozen:
                 methods = {"__init__": _init_frozen, "__setattr__": _refuse, "__delattr__": _refuse, "__setstate__": _set_state}
@@ -85,6 +88,11 @@ else:
             return made
 
         return make
+
+    def _is_of_class(annotation: object) -> bool:
+        if isinstance(annotation, str):
+            return "ClassVar" in annotation
+        return type(annotation).__module__ == "typing" and "ClassVar" in str(annotation)
 
     def _names(value: Any) -> Iterator[str]:
         return (each.name for each in value.__fields__)
@@ -143,3 +151,5 @@ else:
             )
             owner.__dataclass_fields__ = pattern.__dataclass_fields__
             return owner.__dataclass_fields__
+
+    _STANDARD_FIELDS = _StandardFields()
