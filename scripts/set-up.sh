@@ -63,6 +63,7 @@ if [ "$have" != "$wanted [dev]" ] && [ "$have" != "$wanted $extras" ]; then
     case $have in "$wanted"*) ;; *) "$python" -m venv --clear .venv ;; esac
     say "pip install -e .$extras"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" </dev/null
+    .venv/bin/python -m pip uninstall --quiet --yes setuptools # where Python brings it still: each start would read its .pth
     echo "$wanted $extras" >"$stamp"
 fi
 
