@@ -63,18 +63,39 @@ def dumps(
     default: "Callable[[Any], Any] | None" = None,
     separators: "tuple[str, str] | None" = None,
     sort_keys: bool = False,
+    indent: "int | str | None" = None,
     **options: Any,
 ) -> str:
-    """As json.dumps. Other options, indentation above all, are left to it."""
-    if any(each is not None for each in options.values()):
-        named = {"ensure_ascii": ensure_ascii, "default": default, "separators": separators, "sort_keys": sort_keys}
+    """As json.dumps. Other options, and indentation of what `default` gives, are left to it."""
+    if any(each is not None for each in options.values()) or (default is not None and indent is not None):
+        named = {
+            "ensure_ascii": ensure_ascii,
+            "default": default,
+            "separators": separators,
+            "sort_keys": sort_keys,
+            "indent": indent,
+        }
         import json
 
         return json.dumps(value, **named, **options)  # type: ignore[arg-type]
     write = _json.encode_basestring_ascii if ensure_ascii else _json.encode_basestring
-    between, after_name = separators or (", ", ": ")
+    between, after_name = separators or (", " if indent is None else ",", ": ")
     encode = _json.make_encoder({}, default or _refuse, write, None, after_name, between, sort_keys, False, True)
-    return "".join(encode(value, 0))
+
+    def indented(each: Any, begin: str) -> str:
+        if not each or not isinstance(each, dict | list | tuple):
+            return "".join(encode(each, 0))
+        deeper = begin + step
+        if isinstance(each, dict):
+            pairs = sorted(each.items()) if sort_keys else each.items()
+            rows = ["".join(encode({name: 0}, 0))[1:-2] + indented(inner, deeper) for name, inner in pairs]
+        else:
+            rows = [indented(inner, deeper) for inner in each]
+        first, last = "{}" if isinstance(each, dict) else "[]"
+        return f"{first}{deeper}{f'{between}{deeper}'.join(rows)}{begin}{last}"
+
+    step = " " * indent if isinstance(indent, int) else indent or ""
+    return "".join(encode(value, 0)) if indent is None else indented(value, "\n")
 
 
 def dump(value: object, file: Any, **options: Any) -> None:

@@ -15,7 +15,8 @@ DOCUMENTS: list[str | bytes] = [
     "1".encode("utf-16"), "[1]".encode("utf-16-le"), "[1]".encode("utf-32-be"), b"\xef\xbb\xbf{}", "[" * 100_000,
 ]  # fmt: skip
 VALUES_TO_WRITE: list[object] = [
-    {"b": [1, 1.5, None, True], "a": {"ä": "\n\ud800"}}, "ä", 7, [], float("nan"), {1: 2}, {(): 1}, object(), {"x": {1}}
+    {"b": [1, 1.5, None, True], "a": {"ä": "\n\ud800"}}, "ä", 7, [], float("nan"), {1: 2}, {(): 1}, object(), {"x": {1}},
+    {"b": {"a": [{}, [], (), [[1], {"c": {None: True}}]], "": ("ö", {2.5: "x"})}, "a": [None]}, {"a": [1, {2}]}, [object()],
 ]  # fmt: skip
 
 
@@ -37,9 +38,10 @@ def test_a_document_is_read_as_json_reads_it_and_refused_with_its_words(text: st
     "options",
     [
         {}, {"ensure_ascii": False}, {"separators": (",", ":")}, {"sort_keys": True}, {"default": str}, {"indent": None},
-        {"indent": 2}, {"indent": "\t", "ensure_ascii": False, "separators": None}, {"skipkeys": True}, {"allow_nan": False},
+        {"indent": 2}, {"indent": 0}, {"indent": 4, "sort_keys": True}, {"indent": 1, "default": lambda each: [str(type(each))]},
+        {"indent": "\t", "ensure_ascii": False, "separators": None}, {"skipkeys": True}, {"allow_nan": False},
     ],
-    ids=repr,
+    ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_a_document_is_written_as_json_writes_it(value: object, options: dict[str, Any]):
     def outcome(dumps: Callable[..., str]) -> str:
