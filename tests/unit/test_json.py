@@ -41,7 +41,7 @@ def test_a_document_is_read_as_json_reads_it_and_refused_with_its_words(text: st
         {"indent": 2}, {"indent": 0}, {"indent": 4, "sort_keys": True}, {"indent": 1, "default": lambda each: [str(type(each))]},
         {"indent": "\t", "ensure_ascii": False, "separators": None}, {"skipkeys": True}, {"allow_nan": False},
     ],
-    ids=lambda options: " ".join(options),
+    ids=" ".join,
 )  # fmt: skip
 def test_a_document_is_written_as_json_writes_it(value: object, options: dict[str, Any]):
     def outcome(dumps: Callable[..., str]) -> str:
