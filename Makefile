@@ -16,7 +16,7 @@
 #   make vm-test  the tests marked `vm` on Debian's own kernel with cgroup v2, in a virtual machine; needs root. VM_TESTS=FILES or
 #               other words for pytest choose others, VM_SECURITY=selinux the kernel's security module for these (else AppArmor)
 #   make bench  Lamina and the engines that are here, timed on the same work (docs/speed.md); needs root and a quiet machine.
-#               WORKS=run,build ROUNDS=20 ENGINES=docker,podman JSON=FILE PLOT=FILE PAGE=FILE FROM=FILE,FILE ANYWAY=1 LIST=1
+#               WORKS=run,build ROUNDS=20 ENGINES=docker,podman JSON=FILE PLOT=FILE PAGE=FILE FROM=FILE,FILE ANYWAY=1 STEADY=1 LIST=1
 #   make clean  delete what the targets made in this directory
 
 PYTHON ?= python3

@@ -4,10 +4,11 @@ A stand-in has those functions, and what the module's C half has, and becomes th
 plugin's `inspect.signature` say. So a short command doesn't pay for it: 4 to 6 ms for `inspect` with `ast` and `dis`; 1.5 for
 `platform`, which `uuid` asks for one word, for `gettext` with `locale`, which looks for translations that neither click nor Lamina
 has, and for `signal`, which makes enumerations of plain numbers; 1 for `datetime`, which is written once more in Python; half of
-one for `threading`.
+one for `threading` and for `sqlite3`.
 """
 
 import _thread
+import os
 import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
@@ -54,7 +55,10 @@ def put_in() -> None:
     """Put them where an import looks first; a module that is there stays."""
     for name in {**FUNCTIONS, **HALVES}:
         functions = {function.__name__.strip("_"): function for function in FUNCTIONS.get(name, ())}
-        sys.modules.setdefault(name, StandIn(name, HALVES.get(name, ""), **functions))
+        stand_in = StandIn(name, HALVES.get(name, ""), **functions)
+        if name in PACKAGES:
+            stand_in.__path__ = [f"{os.path.dirname(os.__file__)}/{name}"]
+        sys.modules.setdefault(name, stand_in)
 
 
 def cleandoc(text: str) -> str:
@@ -128,4 +132,6 @@ FUNCTIONS: "dict[str, tuple[Callable[..., Any], ...]]" = {
     "gettext": (gettext, ngettext),
     "threading": (_thread._local,),
 }
-HALVES = {"signal": "_signal", "datetime": "_datetime"}
+HALVES = {"signal": "_signal", "datetime": "_datetime", "sqlite3": "_sqlite3"}
+PACKAGES = ("sqlite3",)
+"""Those that have submodules, which are found as ever."""

@@ -58,4 +58,4 @@ def test_no_command_is_imported_but_the_one_that_was_named(tmp_path: Path):
 
 def test_help_imports_nothing_of_the_engine(tmp_path: Path):
     modules = imported(tmp_path / "root", "--help")
-    assert not {name for name in modules if name.startswith(("lamina.engine", "lamina.store", "lamina.cli.commands.", "sqlite3"))}
+    assert not {name for name in modules if name.startswith(("lamina.engine", "lamina.store", "lamina.cli.commands.", "_sqlite3"))}

@@ -1,11 +1,14 @@
 """Names of images: Docker's grammar, what short forms mean, and that both forms lead to each other."""
 
+import itertools
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import UsageError
-from lamina.model.reference import Reference
+from lamina.model.reference import Reference, _is_path_part, _is_tag
 
 HEX = "0123456789abcdef" * 4
 
@@ -98,3 +101,17 @@ def test_any_text_is_a_name_or_a_usage_error(text):
     except UsageError:
         return
     assert Reference.parse(reference.canonical) == reference
+
+
+@pytest.mark.parametrize("length", range(7))
+def test_a_part_of_a_path_and_a_tag_have_docker_s_grammar(length: int):
+    for characters in itertools.product("a0._-A ", repeat=length):
+        text = "".join(characters)
+        assert _is_path_part(text) == bool(re.fullmatch(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", text)), text
+        assert _is_tag(text) == bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", text)), text
+
+
+@pytest.mark.parametrize(("text", "is_tag"), [("a" * 128, True), ("a" * 129, False), ("é", False), ("a\n", False), ("a/b", False)])
+def test_a_tag_is_short_and_of_ascii(text: str, is_tag: bool):
+    assert _is_tag(text) == is_tag
+    assert not _is_path_part(text + "é")

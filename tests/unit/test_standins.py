@@ -116,11 +116,14 @@ def test_halves_are_the_same_classes():
 import sys
 from lamina import standins
 standins.put_in()
-import datetime, threading
-half, local = datetime.datetime, threading.local
-assert all(isinstance(sys.modules[name], standins.StandIn) for name in ("datetime", "threading")), "too early"
+import datetime, sqlite3, threading
+half, local, error = datetime.datetime, threading.local, sqlite3.OperationalError
+assert sqlite3.connect(":memory:").execute("SELECT 1").fetchone() == (1,)
+from sqlite3.dbapi2 import OperationalError
+assert all(isinstance(sys.modules[name], standins.StandIn) for name in ("datetime", "sqlite3", "threading")), "too early"
 threading.Thread(target=lambda: None).start()
 assert not isinstance(sys.modules["threading"], standins.StandIn) and standins.the_whole("datetime").datetime is half
+assert sqlite3.Binary is memoryview and sqlite3.OperationalError is OperationalError is error
 import datetime, threading
 assert datetime.datetime is half and threading.local is local and "MINYEAR" in dir(datetime)
 """

