@@ -103,15 +103,7 @@ def _measured(
         began=began,
         took_s=time.monotonic() - started,
         machine=facts,
-        quiet=Quiet(
-            load_before=load,
-            busy_before=busy,
-            load_after=machine.load(),
-            is_quiet=quiet,
-            is_steady=asked.steady,
-            again=pace.again,
-            given_up=pace.given_up,
-        ),
+        quiet=Quiet(load_before=load, busy_before=busy, load_after=machine.load(), is_quiet=quiet),
         works=tuple(done),
     )
 

@@ -70,9 +70,6 @@ def together(reports: Sequence[Report], order: Sequence[str]) -> Report:
         busy_before=max(each.quiet.busy_before for each in reports),
         load_after=max(each.quiet.load_after for each in reports),
         is_quiet=all(each.quiet.is_quiet for each in reports),
-        is_steady=all(each.quiet.is_steady for each in reports),
-        again=sum(each.quiet.again for each in reports),
-        given_up=sum(each.quiet.given_up for each in reports),
     )
     return replace(
         last,
@@ -106,6 +103,7 @@ def _read_work(work: Mapping[str, Any]) -> WorkReport:
         columns=columns,
         left=tuple(Left(**each) for each in work["left_out"]),
         outcomes=tuple(judge(target, columns) for target in targets),
+        **work.get("pace", {}),
     )
 
 
@@ -129,6 +127,7 @@ def _work(work: WorkReport) -> dict[str, Any]:
         ],
         "left_out": [asdict(left) for left in work.left],
         "targets": [_outcome(outcome) for outcome in work.outcomes],
+        "pace": {"is_steady": work.is_steady, "again": work.again, "given_up": work.given_up},
     }
 
 

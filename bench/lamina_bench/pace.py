@@ -32,8 +32,9 @@ def yardstick() -> list[float]:
 class Pace:
     """Tells whether a turn counts: the pace was full just before it and just after."""
 
-    def __init__(self, look: Callable[[], Sequence[float]] = yardstick) -> None:
+    def __init__(self, look: Callable[[], Sequence[float]] = yardstick, *, is_asked: bool = True) -> None:
         self._look = look
+        self.is_asked = is_asked
         self._least = list(look())
         self._tries = 0
         self.again = 0
@@ -68,7 +69,7 @@ class Pace:
 
 def any_pace() -> Pace:
     """One by which every turn counts."""
-    return Pace(lambda: ())
+    return Pace(tuple, is_asked=False)
 
 
 def _on(core: int) -> float:

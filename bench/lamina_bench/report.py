@@ -130,7 +130,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkReport:
-    """One work: its contenders side by side, its targets."""
+    """One work: its contenders side by side, its targets.
+
+    `is_steady` if turns in which the machine was slow didn't count: `again` were done once more, `given_up` counted after all.
+    """
 
     name: str
     title: str
@@ -138,6 +141,9 @@ class WorkReport:
     columns: tuple[Column, ...]
     left: tuple[Left, ...]
     outcomes: tuple[Outcome, ...]
+    is_steady: bool = False
+    again: int = 0
+    given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,18 +163,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiet:
-    """How busy the machine was before anything was measured, and at the end; and whether that was too much.
-
-    `is_steady` if the turns in which it was slow didn't count; `again` of them were done once more, `given_up` counted after all.
-    """
+    """How busy the machine was before anything was measured, and at the end; and whether that was too much."""
 
     load_before: float
     busy_before: float
     load_after: float
     is_quiet: bool
-    is_steady: bool = False
-    again: int = 0
-    given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

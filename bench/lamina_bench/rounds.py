@@ -19,6 +19,7 @@ def measure(work: Work, lab: Lab, *, rounds: int, pace: Pace, told: Callable[[st
     """Do a work so many times."""
     left: list[Left] = []
     contenders: list[Contender] = []
+    again, given_up = pace.again, pace.given_up
     try:
         for each in work.contenders(lab):
             if isinstance(each, Missing):
@@ -35,6 +36,7 @@ def measure(work: Work, lab: Lab, *, rounds: int, pace: Pace, told: Callable[[st
     finally:
         for contender in reversed(contenders):
             _guarded(contender, [], left, contender.tear_down)
+    again, given_up = pace.again - again, pace.given_up - given_up
     columns = tuple(Column(label=each.label, figures=tuple(figures[each.label])) for each in contenders)
     return WorkReport(
         name=work.name,
@@ -43,6 +45,9 @@ def measure(work: Work, lab: Lab, *, rounds: int, pace: Pace, told: Callable[[st
         columns=columns,
         left=tuple(left),
         outcomes=tuple(judge(target, columns) for target in work.targets),
+        is_steady=pace.is_asked,
+        again=again,
+        given_up=given_up,
     )
 
 

@@ -71,15 +71,13 @@ def _head(report: Report) -> Iterator[str]:
         f"Load {quiet.load_before:.2f} before, {quiet.load_after:.2f} at the end, {quiet.busy_before:.0%} of "
         f"the processors busy before" + ("." if quiet.is_quiet else ": NOT QUIET, so the figures are rough.")
     )
-    if quiet.is_steady:
-        yield f"Turns at full pace alone: {quiet.again} were done again, {quiet.given_up} count though the pace wasn't kept."
     yield f"{'; '.join(f'{name}: {version}' for name, version in machine.versions)}."
     if machine.absent:
         yield f"Left out: {'; '.join(f'{name} ({reason})' for name, reason in machine.absent)}."
 
 
 def _work(work: WorkReport) -> Iterator[str]:
-    yield work.title
+    yield work.title + (f", at full pace: {work.again} turns done again, {work.given_up} count after all" if work.is_steady else "")
     rows = []
     for label, metric, spread, cpu, rounds in _spreads(work):
         median, between = measured(spread, metric)
@@ -87,6 +85,10 @@ def _work(work: WorkReport) -> Iterator[str]:
     yield from _aligned(rows)
     for left in work.left:
         yield f"  {left.label}: left out: {left.reason}"
+
+
+def _title(work: WorkReport) -> str:
+    return f"{work.title} (at full pace)" if work.is_steady else work.title
 
 
 def _spreads(work: WorkReport) -> Iterator[tuple[str, Metric, Spread, str, int]]:
@@ -100,7 +102,7 @@ def _spreads(work: WorkReport) -> Iterator[tuple[str, Metric, Spread, str, int]]
 def _medians(report: Report) -> Iterator[list[str]]:
     for work in report.works:
         for number, (label, metric, spread, cpu, rounds) in enumerate(_spreads(work)):
-            yield ["" if number else work.title, label, *measured(spread, metric), cpu, str(rounds)]
+            yield ["" if number else _title(work), label, *measured(spread, metric), cpu, str(rounds)]
 
 
 def _row(outcome: Outcome) -> list[str]:

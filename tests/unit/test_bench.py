@@ -200,11 +200,10 @@ def test_a_turn_counts_after_all_where_the_pace_is_never_kept(monkeypatch: pytes
     assert notes.count("a run") == TRIES
     assert len(found.columns[0].figures) == 1
     assert (pace.again, pace.given_up) == (TRIES - 1, 1)
-    steady = replace(report(), quiet=replace(report().quiet, is_steady=True, again=pace.again, given_up=pace.given_up))
-    assert f"Turns at full pace alone: {TRIES - 1} were done again, 1 count though" in text(steady)
-    assert read(document(steady)).quiet == steady.quiet
-    assert together([steady, steady], []).quiet.again == 2 * pace.again
-    assert not together([steady, report()], []).quiet.is_steady
+    steady = report(found)
+    assert f"w, at full pace: {TRIES - 1} turns done again, 1 count after all" in text(steady)
+    assert "| w (at full pace) | a |" in into_page(f"{BEGIN}{END}", steady)
+    assert read(document(steady)).works == steady.works
 
 
 def test_the_yardstick_is_timed_on_each_core_and_leaves_none_out():
