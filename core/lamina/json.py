@@ -66,8 +66,8 @@ def dumps(
     indent: "int | str | None" = None,
     **options: Any,
 ) -> str:
-    """As json.dumps. Other options, and indentation of what `default` gives, are left to it."""
-    if any(each is not None for each in options.values()) or (default is not None and indent is not None):
+    """As json.dumps. Other options, and indentation together with `default` or `sort_keys`, are left to it."""
+    if any(each is not None for each in options.values()) or (indent is not None and (default or sort_keys)):
         named = {
             "ensure_ascii": ensure_ascii,
             "default": default,
@@ -81,21 +81,23 @@ def dumps(
     write = _json.encode_basestring_ascii if ensure_ascii else _json.encode_basestring
     between, after_name = separators or (", " if indent is None else ",", ": ")
     encode = _json.make_encoder({}, default or _refuse, write, None, after_name, between, sort_keys, False, True)
+    if indent is None:
+        return "".join(encode(value, 0))
+    step = " " * indent if isinstance(indent, int) else indent
+    return _indented(value, "\n", step, between, encode)
 
-    def indented(each: Any, begin: str) -> str:
-        if not each or not isinstance(each, dict | list | tuple):
-            return "".join(encode(each, 0))
-        deeper = begin + step
-        if isinstance(each, dict):
-            pairs = sorted(each.items()) if sort_keys else each.items()
-            rows = ["".join(encode({name: 0}, 0))[1:-2] + indented(inner, deeper) for name, inner in pairs]
-        else:
-            rows = [indented(inner, deeper) for inner in each]
-        first, last = "{}" if isinstance(each, dict) else "[]"
-        return f"{first}{deeper}{f'{between}{deeper}'.join(rows)}{begin}{last}"
 
-    step = " " * indent if isinstance(indent, int) else indent or ""
-    return "".join(encode(value, 0)) if indent is None else indented(value, "\n")
+def _indented(value: Any, begin: str, step: str, between: str, encode: "Callable[..., Any]") -> str:
+    if not value or not isinstance(value, dict | list | tuple):
+        return "".join(encode(value, 0))
+    deeper = begin + step
+    rest = deeper, step, between, encode
+    if isinstance(value, dict):  # a pair is written without its value first
+        rows = ["".join(encode({name: 0}, 0))[1:-2] + _indented(each, *rest) for name, each in value.items()]
+    else:
+        rows = [_indented(each, *rest) for each in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}{deeper}{f'{between}{deeper}'.join(rows)}{begin}{last}"
 
 
 def dump(value: object, file: Any, **options: Any) -> None:

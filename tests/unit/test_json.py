@@ -1,5 +1,6 @@
 """Documents are read and written as the standard library does it, and refused with its words."""
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -58,3 +59,16 @@ def test_a_loop_is_refused_as_json_refuses_it():
     loop.append(loop)
     with pytest.raises(ValueError, match="Circular reference detected"):
         ours.dumps(loop)
+
+
+def test_nothing_is_left_to_the_collector_of_garbage():
+    """A monitor writes a log's lines for years, and collects none."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            ours.loads(ours.dumps({"log": ["line", {"a": 1}]}, ensure_ascii=False))
+            ours.loads(ours.dumps({"log": ["line", {"a": 1}]}, indent=2))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
