@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from builds import Context
-from cases import FOREVER, Lamina, driver_of
+from cases import FOREVER, Lamina, driver_of, wait_until
 from straces import strace
 
 from lamina.errors import StartError
@@ -155,6 +155,7 @@ def test_a_mode_that_shuts_a_users_own_group_out_does(lamina: Lamina):
     container = lamina.background("base", "sh", "-c", script)
     with lamina.library() as engine:
         handle = engine.containers.get(container)
+        wait_until(lambda: b"sleep\x001000000" in Path(f"/proc/{handle.pid}/cmdline").read_bytes(), "it has made the directory")
         assert handle.exec(["ls", "/shut"], user="4711:4711") == 0
         for user in ("alice", "1000:1000", "4711:1000"):
             assert handle.exec(["ls", "/shut"], user=user) != 0
