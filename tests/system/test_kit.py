@@ -26,6 +26,7 @@ NO_QUOTAS = dict.fromkeys(
     ),
     "the kernel has no project quotas; test_quota.py needs one that has",
 )
+NO_TMPFILE = {"a-file-without-a-name-can-get-one": "this kernel's overlayfs has no O_TMPFILE (Linux 6.1 hasn't)"}
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "vfs": {
         "the-claimed-whiteout-format-is-what-lies-on-disk[deleted file]": "a full tree has no whiteouts",
@@ -62,12 +63,27 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
 @cache
 def explained(driver: str) -> Mapping[str, str]:
     """Why what isn't a pass on this kernel isn't."""
+    found = dict(EXPLAINED[driver])
     with tempfile.TemporaryDirectory() as place:
         try:
             with disk_with_quotas(f"{place}/disk", "xfs"):
-                return EXPLAINED[driver]
+                pass
         except Skipped:
-            return {**EXPLAINED[driver], **NO_QUOTAS}
+            found |= NO_QUOTAS
+        if driver != "vfs" and not overlayfs_knows_files_without_a_name(place):
+            found |= NO_TMPFILE
+    return found
+
+
+def overlayfs_knows_files_without_a_name(place: str) -> bool:
+    program = "import os, sys; os.open('merged', os.O_TMPFILE | os.O_RDWR)"
+    script = "mkdir lower upper work merged && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{script} && exec "$0" -c "{program}"', sys.executable],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 or "Operation not supported" in done.stderr, done.stderr
+    return done.returncode == 0
 
 
 class TestVfs(StorageDriverSuite):
