@@ -2,6 +2,8 @@
 
 import gc
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -72,3 +74,20 @@ def test_nothing_is_left_to_the_collector_of_garbage():
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_what_is_wrong_is_told_where_the_standard_librarys_was_not_imported():
+    program = """
+import sys
+from lamina import json
+for text in ("{", '{"a"', "[1,", '"\\\\x"', "", "nul", "1 2"):
+    sys.modules.pop("json", None), sys.modules.pop("json.decoder", None)
+    try:
+        json.loads(text)
+    except ValueError as error:
+        assert type(error).__name__ == "JSONDecodeError", error
+    else:
+        raise AssertionError(text)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
