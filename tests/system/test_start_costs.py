@@ -1,6 +1,6 @@
 """What quick commands ask of the kernel, counted: calls, files opened, processes, programs, waits for the disk. Nothing is timed.
 
-The budgets are a tenth above what was counted when they were set. To exceed one is a decision, not an accident.
+The budgets are a sixth above what was counted when they were set. To exceed one is a decision, not an accident.
 """
 
 import re
@@ -24,15 +24,17 @@ def driver() -> str:
 OPENS = {"open", "openat", "openat2"}
 FORKED = r"^\d+ +(?:<\.\.\. )?(?:clone3?|v?fork)\b.*= \d+$"
 """One that has a child: the kernel begins a call anew that a signal has come before (ERESTARTNOINTR)."""
+UNCOUNTED = {"clock_gettime", "gettimeofday"}
+"""No calls where the clock can be read without one (vdso(7)); in an emulated machine it can't."""
 WAITS = {"fsync", "fdatasync", "syncfs", "sync", "sync_file_range", "msync"}
 
 BUDGETS = {  # words: calls, files opened, processes forked, programs executed
-    ("version",): (1_550, 140, 0, 1),
-    ("ps",): (2_750, 240, 0, 1),
-    ("images",): (2_750, 240, 0, 1),
-    ("inspect", "there"): (3_650, 310, 0, 1),
-    ("exec", "there", "true"): (3_450, 300, 2, 2),
-    ("run", "--rm", "--network", "none", "busybox", "true"): (4_700, 415, 2, 2),
+    ("version",): (1_250, 135, 0, 1),
+    ("ps",): (1_750, 195, 0, 1),
+    ("images",): (1_750, 195, 0, 1),
+    ("inspect", "there"): (2_100, 250, 0, 1),
+    ("exec", "there", "true"): (2_250, 265, 2, 2),
+    ("run", "--rm", "--network", "none", "busybox", "true"): (3_500, 400, 2, 2),
 }
 """A container costs two processes, its monitor and its first one, and one program, its command."""
 
@@ -45,7 +47,7 @@ def test_a_quick_command_asks_little_of_the_kernel_and_waits_for_no_disk(lamina:
         output = tmp_path / "strace"
         assert strace(lamina.command(*words), output, everything=True).returncode == 0
         lines = output.read_text(encoding="utf-8", errors="replace")
-        names = re.findall(r"^\d+ +([a-z0-9_]+)\(", lines, re.MULTILINE)
+        names = [name for name in re.findall(r"^\d+ +([a-z0-9_]+)\(", lines, re.MULTILINE) if name not in UNCOUNTED]
         counted = (
             len(names),
             sum(name in OPENS for name in names),
