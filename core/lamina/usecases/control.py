@@ -55,7 +55,6 @@ class Control:
         if number == signal.SIGKILL and container.status is Status.PAUSED:
             self.unpause(container)
         self._signal(container, number)
-        self.context.container_event("kill", container, signal=str(number))
         if number == signal.SIGKILL:
             self._wait_ended(container, KILL_TIMEOUT_S)
 
@@ -75,7 +74,6 @@ class Control:
             self.unpause(container)
         if container.is_active:
             self._signal(container, number)
-            self.context.container_event("kill", container, signal=str(number))
         return time.monotonic()
 
     def finish_stop(self, container: Container, timeout_s: int | None = None, *, asked_at_s: float) -> None:
@@ -88,7 +86,6 @@ class Control:
         left_s = -1 if timeout_s < 0 else max(asked_at_s + timeout_s - time.monotonic(), 0)
         if not self._wait_ended(current, left_s):
             self._signal(current, signal.SIGKILL)
-            self.context.container_event("kill", current, signal=str(int(signal.SIGKILL)))
             if not self._wait_ended(current, KILL_TIMEOUT_S):
                 raise StateError(
                     f"container '{container.name}' can't be killed", hint="a process waits in the kernel; try again later"
@@ -231,7 +228,6 @@ class Control:
             if current.status is Status.PAUSED:
                 self.unpause(current)
             self._signal(current, signal.SIGKILL)
-            self.context.container_event("kill", current, signal=str(int(signal.SIGKILL)))
             if not self._wait_ended(current, KILL_TIMEOUT_S):
                 raise StateError(
                     f"container '{container.name}' can't be killed", hint="a process waits in the kernel; try again later"
@@ -304,12 +300,14 @@ class Control:
             raise StateError(f"container '{container.name}' is not running", hint=f"`lamina start {container.name}`")
 
     def _signal(self, container: Container, number: int) -> None:
+        """Send a signal, and write that down first: the monitor may tell of the end at once."""
         try:
             pidfd = os.pidfd_open(container.pid)
         except ProcessLookupError:
             return
         try:
             if process.is_alive(container.pid, container.pid_started):  # the number may be another process's by now
+                self.context.container_event("kill", container, signal=str(int(number)))
                 signal.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
             pass
