@@ -36,7 +36,6 @@ def measure(work: Work, lab: Lab, *, rounds: int, pace: Pace, told: Callable[[st
     finally:
         for contender in reversed(contenders):
             _guarded(contender, [], left, contender.tear_down)
-    again, given_up = pace.again - again, pace.given_up - given_up
     columns = tuple(Column(label=each.label, figures=tuple(figures[each.label])) for each in contenders)
     return WorkReport(
         name=work.name,
@@ -46,8 +45,8 @@ def measure(work: Work, lab: Lab, *, rounds: int, pace: Pace, told: Callable[[st
         left=tuple(left),
         outcomes=tuple(judge(target, columns) for target in work.targets),
         is_steady=pace.is_asked,
-        again=again,
-        given_up=given_up,
+        again=pace.again - again,
+        given_up=pace.given_up - given_up,
     )
 
 

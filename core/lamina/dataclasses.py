@@ -70,7 +70,7 @@ else:
                     each.name, each.type, each.kw_only = name, annotation, kw_only
             every = inherited | own
             body |= {
-                "__slots__": tuple(own.keys() - inherited.keys()) if inherited else tuple(own),
+                "__slots__": tuple(name for name in own if name not in inherited),
                 "__fields__": tuple(every.values()),
                 "__field_names__": frozenset(every),
                 "__match_args__": tuple(name for name, each in every.items() if not each.kw_only),

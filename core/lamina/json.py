@@ -68,16 +68,16 @@ def dumps(
 ) -> str:
     """As json.dumps. Other options, and indentation together with `default` or `sort_keys`, are left to it."""
     if any(each is not None for each in options.values()) or (indent is not None and (default or sort_keys)):
-        named = {
+        import json
+
+        known = {
             "ensure_ascii": ensure_ascii,
             "default": default,
             "separators": separators,
             "sort_keys": sort_keys,
             "indent": indent,
         }
-        import json
-
-        return json.dumps(value, **named, **options)  # type: ignore[arg-type]
+        return json.dumps(value, **known, **options)  # type: ignore[arg-type]
     write = _json.encode_basestring_ascii if ensure_ascii else _json.encode_basestring
     between, after_name = separators or (", " if indent is None else ",", ": ")
     encode = _json.make_encoder({}, default or _refuse, write, None, after_name, between, sort_keys, False, True)
