@@ -453,7 +453,9 @@ DEFENCES = (
     Defence(
         attack="writes to a bind mount stay",
         without="a copy for who may write",
-        cuts=(Cut("build/mounts.py", "if read_only and hides_nothing(self._context):", "if True:"),),
+        cuts=(
+            Cut("build/mounts.py", "if read_only and hides_nothing(self._context) and not self._layers.file_label:", "if True:"),
+        ),
         tests=system("build_run", "a_mount_leaves_nothing_in_the_layer"),
     ),
     Defence(
@@ -750,9 +752,12 @@ DEFENCES = (
 
 KEPT = dict.fromkeys(
     system("apparmor", "a_profile_holds_a_container_and_every_command_in_it",
-        "without_a_profile_a_container_is_unconfined_and_that_is_told", "a_profile_that_is_not_loaded_is_one_clear_error")
+        "the_default_profile_holds_who_asks_for_none", "the_default_profile_denies_what_options_have_opened",
+        "an_unconfined_and_a_privileged_container_have_no_profile_and_that_is_told",
+        "the_default_profile_is_loaded_by_the_first_start_that_does_not_find_it", "a_profile_that_is_not_loaded_is_one_clear_error")
     + system("selinux", "a_label_is_for_those_who_ask_unless_the_settings_say_otherwise",
-        "a_labelled_container_works_and_all_in_it_has_its_label", "every_part_of_a_label_can_be_said",
+        "a_labelled_container_works_and_all_in_it_has_its_label", "a_builds_commands_have_a_label",
+        "every_part_of_a_label_can_be_said",
         "volumes_are_one_containers_or_everybodys_as_z_says", "a_label_that_the_policy_does_not_know_is_one_clear_error"),
     "it needs Debian's kernel with AppArmor or SELinux, in a virtual machine (`make vm-test`)",
 )  # fmt: skip

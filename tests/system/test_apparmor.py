@@ -1,11 +1,19 @@
-"""`--security-opt apparmor=NAME`: a profile that is loaded holds a container and all that enters it. `make vm-test`."""
+"""AppArmor: the default profile, or the one that `--security-opt apparmor=NAME` names, holds a container and all that enters it.
+
+`make vm-test`.
+"""
 
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from cases import FOREVER, Lamina, driver_of
+from builds import Context
+from cases import FOREVER, Lamina, driver_of, each_driver
+
+from lamina.linux import apparmor
+from lamina.runtime import confinement
 
 pytestmark = pytest.mark.vm
 NAME = "lamina-test"
@@ -25,6 +33,21 @@ HELD = [
     "cat: can't open '/tmp/denied': No such file or directory",
 ]
 FREE = ["unconfined", "x"]
+
+DEFAULT = "lamina-default (enforce)"
+OWN = ("cat", "/proc/self/attr/current")
+DENIED = (
+    "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/proc/sys/vm/swappiness", "/proc/sys/net/core/somaxconn",
+    "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/sysrq", "/proc/sys/kernel/sched_rt_runtime_us",
+    "/proc/sys/kernel/seccomp/actions_logged", "/proc/sys/fs/suid_dumpable", "/sys/kernel/mm/ksm/run", "/sys/fs/ext4/features/x",
+    "/sys/module/overlay/parameters/metacopy", "/sys/power/state",
+)  # fmt: skip
+ALLOWED = (
+    "/proc/self/comm", "/proc/self/oom_score_adj", "/proc/thread-self/comm", "/proc/sys/kernel/shmmax",
+    "/proc/sys/kernel/shm_rmid_forced", "/proc/sys/kernel/msgmax", "/proc/sys/kernel/sem", "/sys/fs/cgroup/cgroup.procs",
+)  # fmt: skip
+OPEN = """for path in "$@"; do { : >>$path; } 2>&1 | sed 's/^sh: //'; done"""
+"""Open each to append, write nothing, and say which can't be opened and why."""
 
 
 @pytest.fixture
@@ -51,13 +74,66 @@ def test_a_profile_holds_a_container_and_every_command_in_it(lamina: Lamina, pro
     assert (shown["AppArmorProfile"], shown["HostConfig"]["SecurityOpt"]) == (NAME, [f"apparmor={NAME}"])
 
 
-def test_without_a_profile_a_container_is_unconfined_and_that_is_told(lamina: Lamina):
-    for words in ((), ("--security-opt", "apparmor=unconfined")):
+@each_driver
+def test_the_default_profile_holds_who_asks_for_none(lamina: Lamina, tmp_path: Path):
+    container = lamina.background("base", "sh", "-c", f"{' '.join(OWN)}; sleep 1000000 & wait")
+    assert lamina("exec", container, *OWN) == DEFAULT
+    assert lamina("exec", "--privileged", container, *OWN) == "unconfined"
+    assert lamina.show(container, "{{.AppArmorProfile}} {{.HostConfig.SecurityOpt}}") == "lamina-default []"
+    lamina("exec", container, "pkill", "sleep")
+    assert lamina("wait", container) == "0"
+    assert lamina("logs", container) == DEFAULT
+    lamina("start", container)
+    assert "sleep" in lamina("top", container)
+    lamina("kill", container)
+    context = Context(lamina, tmp_path / "context", f"FROM base\nRUN {' '.join(OWN)} >/label\n")
+    context.build("-t", "made")
+    assert lamina("run", "--rm", "made", "cat", "/label") == DEFAULT
+    assert "name=apparmor,profile=lamina-default" in json.loads(lamina("info", "--format", "{{json .SecurityOptions}}"))
+    assert " apparmor (lamina-default)" in lamina("info").splitlines()
+
+
+def test_the_default_profile_denies_what_options_have_opened(lamina: Lamina):
+    """What nothing else would deny any more: each can be opened without the profile."""
+    for words in (("--cap-add", "ALL", "--security-opt", "systempaths=unconfined"), ("--privileged",)):
+        said = {}
+        for profile in ("lamina-default", "unconfined"):
+            options = (*words, "--security-opt", f"apparmor={profile}")
+            said[profile] = lamina("run", "--rm", *options, "base", "sh", "-c", OPEN, "sh", *DENIED, *ALLOWED).splitlines()
+        print(said)
+        refused = {line.split(": ")[0].removeprefix("can't create ") for line in said["lamina-default"]}
+        assert refused == set(DENIED)
+    words = ("--cap-add", "SYS_ADMIN", "base", "mount", "-t", "tmpfs", "none", "/tmp")
+    assert "permission denied" in lamina.result("run", "--rm", *words).stderr.lower()
+    lamina("run", "--rm", "--security-opt", "apparmor=unconfined", *words)
+
+
+def test_an_unconfined_and_a_privileged_container_have_no_profile_and_that_is_told(lamina: Lamina):
+    for words in (("--privileged",), ("--security-opt", "apparmor=unconfined")):
         container = lamina("create", *words, "base", "sh", "-c", WRITE)
         assert lamina("start", "-a", container).splitlines() == FREE
         assert lamina.show(container, "{{.AppArmorProfile}}") == "unconfined"
-    assert "name=apparmor" in json.loads(lamina("info", "--format", "{{json .SecurityOptions}}"))
-    assert " apparmor" in lamina("info").splitlines()
+
+
+def test_the_default_profile_is_loaded_by_the_first_start_that_does_not_find_it(lamina: Lamina, monkeypatch: pytest.MonkeyPatch):
+    """One that is loaded is left as it is, and can be an administrator's; where none can be loaded that is told."""
+    own = f"profile {confinement.DEFAULT_PROFILE} {{ file, capability, network, signal, deny /tmp/denied w, }}"
+    unloaded = {"input": own, "text": True, "check": True}
+    lamina("run", "--rm", "base", "true")
+    subprocess.run(["apparmor_parser", "--remove"], **unloaded)
+    assert not apparmor.is_loaded(confinement.DEFAULT_PROFILE)
+    at_once = [subprocess.Popen(lamina.command("run", "--rm", "base", *OWN), stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [each.communicate()[0].strip() for each in at_once] == [DEFAULT] * 4
+    subprocess.run(["apparmor_parser", "--replace", "--skip-cache"], **unloaded)
+    try:
+        assert lamina("run", "--rm", "base", "sh", "-c", WRITE).splitlines() == [DEFAULT, *HELD[1:]]
+    finally:
+        subprocess.run(["apparmor_parser", "--remove"], **unloaded)
+    monkeypatch.setattr(apparmor, "PARSER_DIRS", "")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with lamina.library() as engine:
+        assert engine.containers.output("base", list(OWN)).strip() == "unconfined"
+        assert "name=apparmor,profile=unconfined" in engine.system.info()["SecurityOptions"]
 
 
 def test_a_profile_that_is_not_loaded_is_one_clear_error(lamina: Lamina):

@@ -16,10 +16,9 @@ import pytest
 from builds import Context
 from cases import FOREVER, Lamina, driver_of
 
-from lamina.linux import libc, process, selinux
+from lamina.linux import apparmor, libc, process, selinux
 from lamina.model.confinement import Confinement
 from lamina.seccomp.syscalls import numbers
-from lamina.usecases.confinement import has_apparmor
 
 DOCKERS = "00000000a80425fb"
 NONE = "0000000000000000"
@@ -244,7 +243,7 @@ def test_every_process_has_a_session_keyring_of_its_own(lamina: Lamina):
 
 def test_labels_that_this_kernel_cannot_apply_are_refused(lamina: Lamina):
     """A kernel has one of AppArmor and SELinux, or none; what it has is shown in `make vm-test`."""
-    if not has_apparmor():
+    if not apparmor.is_enabled():
         assert "AppArmor profile 'mine'" in lamina.error("create", "--security-opt", "apparmor=mine", "base", code=1)
     if not selinux.is_enabled():
         assert "label 'type:mine_t'" in lamina.error("create", "--security-opt", "label=type:mine_t", "base", code=1)
@@ -267,7 +266,8 @@ def test_inspect_and_info_tell_what_is_in_force(lamina: Lamina):
     assert shown["SecurityOpt"] == ["no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"]
     assert lamina.show(lamina("create", "--privileged", "base"), "{{.HostConfig.Privileged}}") == "true"
     told = json.loads(lamina("info", "--format", "{{json .SecurityOptions}}"))
-    modules = [f"name={name}" for name, there in (("apparmor", has_apparmor()), ("selinux", selinux.is_enabled())) if there]
+    modules = ["name=apparmor,profile=lamina-default"] if apparmor.is_enabled() else []
+    modules += ["name=selinux"] if selinux.is_enabled() else []
     assert sorted(told) == sorted([*modules, "name=seccomp,profile=builtin", "name=cgroupns"])
     assert " seccomp (builtin)" in lamina("info").splitlines()
 

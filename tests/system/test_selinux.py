@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builds import Context
 from cases import FOREVER, Lamina, driver_of, each_driver
 
 from lamina.linux import selinux
@@ -85,6 +86,44 @@ def test_a_label_is_for_those_who_ask_unless_the_settings_say_otherwise(
     labels = [lamina.show(each, "{{.ProcessLabel}}") for each in (first, second, third)]
     assert labels[0] == labels[1] != labels[2]
     assert "name=selinux" in json.loads(lamina("info", "--format", "{{json .SecurityOptions}}"))
+
+
+@each_driver
+def test_a_builds_commands_have_a_label(lamina: Lamina, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One for a whole build, if the settings ask for labels; what its mounts show it can read, and a cache the next build's too."""
+    dockerfile = f"""
+FROM base AS first
+RUN {OWN} >/label; echo new >/new
+FROM base
+RUN --mount=type=bind,target=/context --mount=type=bind,from=first,target=/stage --mount=type=bind,from=first,target=/own,rw \\
+    --mount=type=cache,target=/cache --mount=type=tmpfs,target=/tmpfs --mount=type=secret,id=secret \\
+    cat /context/file /stage/new /own/new /run/secrets/secret /etc/hostname >/told; cat /cache/kept >>/told || true; \\
+    echo x >/own/new && echo x >/tmpfs/x && echo kept >/cache/kept; mkdir /cache/below; echo x >/cache/below/x
+RUN <<END
+#!/bin/sh
+{OWN} >/label
+cp /told /copied
+END
+COPY --from=first /label /first
+"""
+    context = Context(lamina, tmp_path / "context", dockerfile, {"file": "file\n", "secret": "hush\n"})
+    given = ("-t", "made", "--no-cache", "--secret", f"id=secret,src={context.directory}/secret")
+    before = label_of(context.directory / "file")
+    context.build(*given)
+    assert lamina("run", "--rm", "made", "cat", "/label", "/first").splitlines() == [label_of_process("self")] * 2
+    (tmp_path / "config.toml").write_text("selinux-enabled = true\n")
+    monkeypatch.setenv("LAMINA_CONFIG", str(tmp_path / "config.toml"))
+    labels = []
+    for _ in range(2):
+        context.build(*given)
+        label, first = lamina("run", "--rm", "made", "cat", "/label", "/first").splitlines()
+        assert LABEL.fullmatch(label), label
+        assert label == first
+        labels.append(label)
+        told = lamina("run", "--rm", "made", "cat", "/copied").splitlines()
+        assert told == ["file", "new", "new", "hush", "lamina-build", "kept"]
+    assert labels[0] != labels[1]
+    assert label_of(context.directory / "file") == before
 
 
 def test_volumes_are_one_containers_or_everybodys_as_z_says(lamina: Lamina, tmp_path: Path):

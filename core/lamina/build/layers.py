@@ -7,6 +7,7 @@ in `build_blobs`, so that no garbage collection takes it; what it has half made 
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Set
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lamina.build.state import State
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lamina.api.drivers import StorageDriver
     from lamina.api.types import View
     from lamina.archive.compression import Writable
+    from lamina.model.confinement import Confinement
 
 
 class DamagedLayerError(IntegrityError):
@@ -51,6 +53,20 @@ class Layers:
         if self._storage is None:
             self._storage = self.context.layers.usable_driver(self._driver_name or self.context.default_driver)
         return self._storage
+
+    @cached_property
+    def confinement(self) -> "Confinement | None":
+        """What holds each RUN beside the defaults: the label that the settings ask for, one for the whole build, if any."""
+        if not self.context.labels_containers:
+            return None
+        from lamina.usecases.labelling import label_of_a_build
+
+        return label_of_a_build(self.context)
+
+    @property
+    def file_label(self) -> str:
+        """What the files that a RUN sees are labelled with; "" for none."""
+        return self.confinement.file_label if self.confinement is not None else ""
 
     @property
     def dir(self) -> str:
@@ -144,7 +160,7 @@ class Layers:
             storage.prepare(key, parents, {})
             layers.remember_touch_time(storage, key)
             undo.callback(layers.unmount, storage, key, parents)
-            view = layers.mount(storage, key, parents, is_passing=True)
+            view = layers.mount(storage, key, parents, is_passing=True, label=self.file_label)
             yield Writing(self, key=key, parents=parents, view=view)
 
     @property

@@ -103,11 +103,14 @@ class Mounts:
             elif mount.type == "cache":
                 directory = directories[id(bound)]
                 self._fill(bound, directory)
+                self._label(directory)
                 prepared.steps.append(BindBeneath(directory=directory, source="", target=bound.target, read_only=mount.read_only))
             elif mount.type == "tmpfs":
                 options: list[tuple[str, str | None]] = [("mode", "1777")]
                 if mount.size_bytes is not None:
                     options.append(("size", str(mount.size_bytes)))
+                if self._layers.file_label:
+                    options.append(("context", self._layers.file_label))
                 prepared.steps.append(EmptyTmpfs(target=bound.target, options=tuple(options)))
             elif mount.type == "secret":
                 self._secret(bound, secrets, prepared.env)
@@ -116,7 +119,7 @@ class Mounts:
         if secrets:
             place_dir = os.path.join(self._place_dir, "secrets")
             os.mkdir(place_dir, 0o700)
-            prepared.steps.append(Secrets(place_dir=place_dir, files=secrets))
+            prepared.steps.append(Secrets(place_dir=place_dir, files=secrets, label=self._layers.file_label))
         return prepared
 
     # Binds
@@ -139,12 +142,13 @@ class Mounts:
             view = storage.mounts(key, parents, readonly=True)
             if not view.mounts:  # a driver whose layers are whole trees: there is nothing to unite
                 self._stack.enter_context(self._layers.seen(state))
+                self._label(view.root)
                 return view.root
         return self._stack.enter_context(self._layers.writable(state)).root
 
     def _of_context(self, source: str, *, read_only: bool) -> tuple[str, str]:
-        """Give the context without what is hidden: as it lies if nothing is and nothing is written, else as a copy."""
-        if read_only and hides_nothing(self._context):
+        """Give the context without what is hidden: as it lies if nothing is and nothing is written or labelled, else as a copy."""
+        if read_only and hides_nothing(self._context) and not self._layers.file_label:
             return self._context.directory, source
         from lamina.api.types import WhiteoutFormat
         from lamina.archive.apply import apply_layer
@@ -160,6 +164,13 @@ class Mounts:
         path = os.path.join(self._place_dir, f"mount-{self._made}")
         os.mkdir(path, 0o755)
         return path
+
+    def _label(self, path: str) -> None:
+        """Open to this build, and to others, what outlives it."""
+        if self._layers.file_label:
+            from lamina.linux.selinux import relabel, shared
+
+            relabel(path, shared(self._layers.file_label))
 
     # Caches
 

@@ -77,6 +77,10 @@ def run(
         files = [(os.path.join(place_dir, name), f"/etc/{name}") for name in ("hostname", "hosts", "resolv.conf")]
         if command.script:
             files.append((_write_script(place_dir, command.script), command.arguments[0]))
+        if layers.file_label:
+            from lamina.linux.selinux import relabel
+
+            relabel(place_dir, layers.file_label)
         network = layers.context.network(command.network)
         attachment = network.attach(writing.key, {})
         stack.callback(network.detach, writing.key, {})
@@ -93,7 +97,7 @@ def run(
         steps = plan(
             root=writing.root, config=config, container_id=writing.key, attachment=attachment, mounts=(), files=files,
             cgroup=planned(cgroup, None),
-            confined=confine(None, filter_dir=layers.context.filter_dir),
+            confined=confine(layers.confinement, filter_dir=layers.context.filter_dir),
         )  # fmt: skip
         at = next(index for index, one in enumerate(steps) if isinstance(one, MaskPaths))
         steps[at:at] = prepared.steps

@@ -75,16 +75,18 @@ class Secrets(st.Step):
     The tmpfs is mounted over a directory of the host, which this process leaves with `pivot_root`; the host never sees it.
     """
 
-    fields = ("place_dir", "files")
+    fields = ("place_dir", "files", "label")
     place_dir: str
     files: Sequence[SecretFile]
+    label: str
 
     def describe(self) -> str:
         return "; ".join(f"mount --bind -o ro SECRET $ROOT{file.target}" for file in self.files)
 
     def apply(self, place: st.Place) -> None:
         flags = lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC
-        tmpfs_fd = lm.fsmount("tmpfs", (("mode", "0700"), ("size", "64m")), flags=flags)
+        labels = (("context", self.label),) if self.label else ()
+        tmpfs_fd = lm.fsmount("tmpfs", (("mode", "0700"), ("size", "64m"), *labels), flags=flags)
         try:
             lm.move_mount(tmpfs_fd, self.place_dir)
             for number, file in enumerate(self.files):

@@ -61,7 +61,10 @@ def relabel(path: str, label: str) -> None:
     try:
         for _, folders, files, folder_fd in os.fwalk(path):
             for name in (*folders, *files):
-                _label(f"/proc/self/fd/{folder_fd}/{name}", label)
+                try:
+                    _label(f"/proc/self/fd/{folder_fd}/{name}", label)
+                except FileNotFoundError:  # somebody else who uses it has just removed it
+                    pass
         _label(path, label)
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:

@@ -27,7 +27,7 @@ class Confinement(NamedTuple):
     """"" for the default: the built-in profile, or none if privileged. `builtin`, `unconfined`, or the text of a profile."""
     no_new_privileges: bool = False
     apparmor: str = ""
-    """A profile's name, or `unconfined`, which "" is too."""
+    """A profile's name, or `unconfined`; "" for the default one, or none if privileged."""
     labels: tuple[str, ...] = ()
     """SELinux: `disable`, or a part of `LABEL_PARTS` and its value, `type:…`."""
     system_paths_unconfined: bool = False

@@ -30,7 +30,8 @@ MASKED_PATHS = (
 """A `*` stands for a number."""
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-
+DEFAULT_PROFILE = "lamina-default"
+"""Of AppArmor; its text is the file of this name beside this one."""
 FILTER_REVISION = "d5002b49f494"
 """Of the compiler and its data: the beginning of their digest (`tests/unit/test_seccomp.py` says what it must be)."""
 
@@ -56,11 +57,14 @@ class Confined:
 def confine(asked: "Confinement | None", *, filter_dir: str, extended: bool = False) -> Confined:
     """Say what holds for a container of which `asked` was asked; `extended` for the process of an `exec --privileged` in it.
 
-    Reads the compiled filter, or compiles it the first time. Raises `UsageError` where there can be none.
+    Reads the compiled filter, or compiles it the first time; loads the default AppArmor profile unless it is loaded. Raises
+    `UsageError` where there can be no filter, `NotUsableError` where the profile doesn't load.
     """
+    apparmor = "" if extended else apparmor_profile(asked, loads=True)
     if asked is None:
         capabilities = ALL_CAPABILITIES if extended else DEFAULT_CAPABILITIES
-        return Confined(capabilities=capabilities, seccomp=_filter(filter_dir, _bits(capabilities)), has_system_paths=False)
+        filter_ = _filter(filter_dir, _bits(capabilities))
+        return Confined(capabilities=capabilities, seccomp=filter_, has_system_paths=False, apparmor=apparmor)
     capabilities = ALL_CAPABILITIES if extended or asked.privileged else adjusted(asked.cap_add, asked.cap_drop)
     profile = asked.seccomp or ("unconfined" if asked.privileged else "")
     text = "" if profile == "builtin" else profile
@@ -71,10 +75,31 @@ def confine(asked: "Confinement | None", *, filter_dir: str, extended: bool = Fa
         no_new_privileges=asked.no_new_privileges,
         is_privileged=asked.privileged,
         has_system_paths=asked.privileged or asked.system_paths_unconfined,
-        apparmor="" if extended or asked.apparmor == "unconfined" else asked.apparmor,
+        apparmor=apparmor,
         selinux=asked.process_label,
         file_label=asked.file_label,
     )
+
+
+def apparmor_profile(asked: "Confinement | None", *, loads: bool = False) -> str:
+    """Say which AppArmor profile a container has, "" for none: the one that was asked for, else the default one.
+
+    That one is left out for a privileged container, and where it is neither loaded nor can be: in a system without the parser, or
+    without AppArmor. It is loaded if `loads`. Raises `NotUsableError` if that fails.
+    """
+    profile = asked.apparmor if asked is not None else ""
+    if profile not in {"", DEFAULT_PROFILE}:
+        return "" if profile == "unconfined" else profile
+    if not profile and (not os.path.isdir("/sys/module/apparmor") or (asked is not None and asked.privileged)):
+        return ""
+    from lamina.linux import apparmor  # for those who have it
+
+    if not apparmor.is_loaded(DEFAULT_PROFILE):
+        if not apparmor.parser():
+            return profile
+        if loads:
+            apparmor.load(os.path.join(os.path.dirname(__file__), DEFAULT_PROFILE))
+    return DEFAULT_PROFILE
 
 
 def adjusted(add: tuple[str, ...], drop: tuple[str, ...]) -> tuple[int, ...]:

@@ -4,18 +4,9 @@ import os
 from typing import Any
 
 from lamina.errors import NotUsableError
-from lamina.linux import process, selinux
+from lamina.linux import apparmor, process, selinux
 from lamina.model.confinement import Confinement
-from lamina.runtime.confinement import MASKED_PATHS, READ_ONLY_PATHS, confine
-
-
-def has_apparmor() -> bool:
-    """Whether the kernel confines by AppArmor."""
-    try:
-        with open("/sys/module/apparmor/parameters/enabled", encoding="utf-8") as file:
-            return file.read(1) == "Y"
-    except OSError:
-        return False
+from lamina.runtime.confinement import MASKED_PATHS, READ_ONLY_PATHS, apparmor_profile, confine
 
 
 def check_confinement(asked: Confinement, filter_dir: str) -> None:
@@ -24,7 +15,7 @@ def check_confinement(asked: Confinement, filter_dir: str) -> None:
     for name in asked.cap_add:
         if name != "ALL" and process.CAPABILITIES.index(name) not in own:
             raise NotUsableError(f"capability '{name}' can't be given", hint="the engine doesn't have it itself")
-    if asked.apparmor not in {"", "unconfined"} and not has_apparmor():
+    if asked.apparmor not in {"", "unconfined"} and not apparmor.is_enabled():
         raise NotUsableError(f"the AppArmor profile '{asked.apparmor}' can't be applied: the kernel runs without AppArmor")
     if asked.labels and "disable" not in asked.labels and not selinux.is_enabled():
         raise NotUsableError(f"the label '{asked.labels[0]}' can't be applied: the kernel runs without SELinux")
@@ -47,11 +38,12 @@ def confinement_document(asked: Confinement | None) -> dict[str, Any]:
 
 def label_document(asked: Confinement | None) -> dict[str, str]:
     """What `inspect` shows of labels."""
+    profile = apparmor_profile(asked)
     asked = asked or Confinement()
     return {
         "MountLabel": asked.file_label,
         "ProcessLabel": asked.process_label,
-        "AppArmorProfile": asked.apparmor or ("unconfined" if has_apparmor() else ""),
+        "AppArmorProfile": profile or ("unconfined" if apparmor.is_enabled() else ""),
     }
 
 
@@ -63,6 +55,6 @@ def security_options() -> list[str]:
     """What `info` says: the security modules and filters that containers here can be confined by, in Docker's words."""
     from lamina.seccomp.syscalls import NATIVE  # with its table: `inspect` needs none
 
-    found = ["name=apparmor"] if has_apparmor() else []
+    found = [f"name=apparmor,profile={apparmor_profile(None) or 'unconfined'}"] if apparmor.is_enabled() else []
     found += ["name=seccomp,profile=builtin"] if os.uname().machine in NATIVE else []
     return found + (["name=selinux"] if selinux.is_enabled() else [])

@@ -46,6 +46,11 @@ def labelled(context: Context, config: ContainerConfig) -> ContainerConfig:
     return replace(config, confinement=asked._replace(process_label=process, file_label=file))
 
 
+def label_of_a_build(context: Context) -> Confinement | None:
+    """Settle the label that a build's commands have, as that of a container of which nothing is asked; None without SELinux."""
+    return labelled(context, ContainerConfig(image="")).confinement
+
+
 def _asked_for(context: Context, asked: Confinement) -> tuple[str, str]:
     parts = dict(label.split(":", 1) for label in asked.labels)
     process, file = _defaults()
