@@ -93,7 +93,7 @@ def test_a_builds_commands_have_a_label(lamina: Lamina, tmp_path: Path, monkeypa
     """One for a whole build, if the settings ask for labels; what its mounts show it can read, and a cache the next build's too."""
     dockerfile = f"""
 FROM base AS first
-RUN {OWN} >/label; echo new >/new
+RUN ({OWN}) >/label; echo new >/new
 FROM base
 RUN --mount=type=bind,target=/context --mount=type=bind,from=first,target=/stage --mount=type=bind,from=first,target=/own,rw \\
     --mount=type=cache,target=/cache --mount=type=tmpfs,target=/tmpfs --mount=type=secret,id=secret \\
@@ -101,7 +101,7 @@ RUN --mount=type=bind,target=/context --mount=type=bind,from=first,target=/stage
     echo x >/own/new && echo x >/tmpfs/x && echo kept >/cache/kept; mkdir /cache/below; echo x >/cache/below/x
 RUN <<END
 #!/bin/sh
-{OWN} >/label
+({OWN}) >/label
 cp /told /copied
 END
 COPY --from=first /label /first
