@@ -62,6 +62,8 @@ if [ "$have" != "$wanted [dev]" ] && [ "$have" != "$wanted $extras" ]; then
     say "making .venv with $("$python" --version)"
     case $have in "$wanted"*) ;; *) "$python" -m venv --clear .venv ;; esac
     say "pip install -e .$extras"
+    # an older one makes a program that imports re: 2 ms of each command
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25' </dev/null
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" </dev/null
     .venv/bin/python -m pip uninstall --quiet --yes setuptools # where Python brings it still: each start would read its .pth
     echo "$wanted $extras" >"$stamp"

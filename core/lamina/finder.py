@@ -6,16 +6,19 @@ directory, and what has no bytecode of its own age, is left to Python, which wri
 Source: importlib, Python library reference ("meta path finder", `ModuleSpec`), and PEP 552 for bytecode's first 16 bytes.
 """
 
+import builtins
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib._bootstrap_external import MAGIC_NUMBER  # importlib.util's, which brings more with it
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from marshal import loads
 from types import CodeType, ModuleType
 
-from lamina import light_typing
+from lamina import light_re, light_typing
 
+LIGHT: dict[str, ModuleType] = {"re": light_re.MODULE, "typing": light_typing.MODULE, "uuid": light_typing.Module("uuid")}
+"""What stands for a module of the standard library, but only to the modules that are found here. Of `uuid` click names a class."""
 PACKAGES = ("lamina.", "click.", "pluggy.")
 """Of source files alone: an extension by the same name would be the one to take."""
 ENDING = f".{sys.implementation.cache_tag}.pyc"
@@ -23,6 +26,18 @@ BY_TIME = MAGIC_NUMBER + bytes(4)
 """How bytecode begins that is told by its source's time and size, which follow."""
 MAX_BYTES = 96 << 10
 """More than this is left to Python; a larger buffer would be mapped anew each time."""
+
+
+def import_light(
+    name: str, variables: Mapping[str, object] | None = None, local: Mapping[str, object] | None = None, names: Sequence[str] = (),
+    level: int = 0,
+) -> ModuleType:  # fmt: skip
+    """Import, as `builtins.__import__`."""
+    return LIGHT.get(name) or __import__(name, variables, local, names, level)
+
+
+BUILTINS = {**vars(builtins), "__import__": import_light}
+"""Which names are built in, for these modules."""
 
 
 class Loader(SourceFileLoader):
@@ -50,15 +65,9 @@ class Loader(SourceFileLoader):
         return code
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code; others' with a `typing` that makes little of what is for type checkers alone."""
-        if self.name.startswith("lamina."):
-            super().exec_module(module)
-            return
-        before, sys.modules["typing"] = sys.modules["typing"], light_typing.MODULE
-        try:
-            super().exec_module(module)
-        finally:
-            sys.modules["typing"] = before
+        """Run the module's code, to which imports give what is in `LIGHT`."""
+        vars(module)["__builtins__"] = BUILTINS
+        super().exec_module(module)
 
 
 class Finder:

@@ -112,16 +112,17 @@ def test_packages_and_what_is_not_there_are_left_to_the_search():
         importlib.import_module("lamina.nothing")
 
 
-def test_others_tell_type_checkers_nothing_and_typing_is_as_it_was():
+def test_others_tell_type_checkers_nothing_and_who_asks_for_typing_has_the_whole():
     program = """
-import sys, typing
+import sys
 from lamina import finder
 finder.put_in()
 compiled = []
 sys.addaudithook(lambda event, arguments: event == "compile" and compiled.append(arguments[0]))
 import click, pluggy, click.types
 assert not [text for text in compiled if not text.startswith(b"lambda _cls")], compiled  # collections.namedtuple's
-assert sys.modules["typing"] is typing and not hasattr(click.types.ParamTypeInfoDict, "__required_keys__")
+assert not hasattr(click.types.ParamTypeInfoDict, "__required_keys__")
+import typing
 T = typing.TypeVar("T", bound="int")
 class Table(typing.TypedDict, typing.Generic[T]):
     row: "list[T]"

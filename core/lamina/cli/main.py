@@ -221,7 +221,8 @@ def print_warning(text: str) -> None:
 @click.group(
     cls=LazyGroup,
     lazy={name: (name, text) for name, text in TOP_COMMANDS.items()},
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    # with colour: click would else take what looks like it out of names and texts that go to a file or a pipe
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "color": True},
 )
 @click.option("--root", default="", metavar="DIR", help="Where images, containers and volumes are kept.  [/var/lib/lamina]")
 @click.option("--run-dir", default="", metavar="DIR", help="Where sockets and locks are kept.  [/run/lamina]")
@@ -306,7 +307,7 @@ def print_error(message: str, hint: str = "", *, as_it_is: bool = False) -> None
     if message[1:2].islower() and not as_it_is:  # click and the C library begin theirs with a capital letter
         message = message[0].lower() + message[1:]
     line = f"error: {message.rstrip('.')}" + (f" ({hint})" if hint else "")
-    click.echo("".join(char if char.isprintable() else " " for char in " ".join(line.split())), err=True)
+    click.echo("".join(char if char.isprintable() else " " for char in " ".join(line.split())), err=True, color=True)
 
 
 def _open_standard_streams() -> None:
