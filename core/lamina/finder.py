@@ -17,8 +17,6 @@ from types import CodeType, ModuleType
 
 from lamina import light_re, light_typing
 
-LIGHT: dict[str, ModuleType] = {"re": light_re.MODULE, "typing": light_typing.MODULE, "uuid": light_typing.Module("uuid")}
-"""What stands for a module of the standard library, but only to the modules that are found here. Of `uuid` click names a class."""
 PACKAGES = ("lamina.", "click.", "pluggy.")
 """Of source files alone: an extension by the same name would be the one to take."""
 ENDING = f".{sys.implementation.cache_tag}.pyc"
@@ -28,16 +26,35 @@ MAX_BYTES = 96 << 10
 """More than this is left to Python; a larger buffer would be mapped anew each time."""
 
 
-def import_light(
-    name: str, variables: Mapping[str, object] | None = None, local: Mapping[str, object] | None = None, names: Sequence[str] = (),
-    level: int = 0,
-) -> ModuleType:  # fmt: skip
-    """Import, as `builtins.__import__`."""
-    return LIGHT.get(name) or __import__(name, variables, local, names, level)
+def light_module(name: str, **has: object) -> ModuleType:
+    """Make a module of few things."""
+    module = ModuleType(name)
+    vars(module).update(has)
+    return module
 
 
-BUILTINS = {**vars(builtins), "__import__": import_light}
-"""Which names are built in, for these modules."""
+def importing(light: dict[str, ModuleType]) -> dict[str, object]:
+    """Give the names that are built in, with an `import` that gives what is light."""
+
+    def import_light(
+        name: str, variables: Mapping[str, object] | None = None, local: Mapping[str, object] | None = None,
+        names: Sequence[str] = (), level: int = 0,
+    ) -> ModuleType:  # fmt: skip
+        return light.get(name) or __import__(name, variables, local, names, level)
+
+    return {**vars(builtins), "__import__": import_light}
+
+
+LIGHT = {"re": light_re.MODULE, "typing": light_typing.MODULE}
+"""What stands for modules of the standard library to Lamina's own, and to no others."""
+LIGHT_FOR_OTHERS = {
+    **LIGHT,
+    "datetime": light_module("datetime", datetime=light_typing.Light),
+    "uuid": light_module("uuid", UUID=light_typing.Light),
+    "weakref": light_module("weakref", WeakKeyDictionary=dict),
+}
+"""To click and pluggy: their kinds of options that are a date or an UUID, which no command has, only name the class."""
+OWN, OTHERS = importing(LIGHT), importing(LIGHT_FOR_OTHERS)
 
 
 class Loader(SourceFileLoader):
@@ -65,8 +82,8 @@ class Loader(SourceFileLoader):
         return code
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code, to which imports give what is in `LIGHT`."""
-        vars(module)["__builtins__"] = BUILTINS
+        """Run the module's code, with imports of its own."""
+        vars(module)["__builtins__"] = OWN if self.name.startswith("lamina.") else OTHERS
         super().exec_module(module)
 
 

@@ -2,9 +2,8 @@
 
 A stand-in has those functions, and what the module's C half has, and becomes the whole module as soon as more is asked of it, a
 plugin's `inspect.signature` say. So a short command doesn't pay for it: 4 to 6 ms for `inspect` with `ast` and `dis`; 1.5 for
-`platform`, which `uuid` asks for one word, for `gettext` with `locale`, which looks for translations that neither click nor Lamina
-has, and for `signal`, which makes enumerations of plain numbers; 1 for `datetime`, which is written once more in Python; half of
-one for `threading` and for `sqlite3`.
+`gettext` with `locale`, which looks for translations that neither click nor Lamina has, and for `signal`, which makes enumerations
+of plain numbers; 1 for `datetime`, which is written once more in Python; half of one for `threading` and for `sqlite3`.
 """
 
 import _thread
@@ -111,11 +110,6 @@ def getattr_static(value: object, name: str, *default: object) -> Any:
     return the_whole("inspect").getattr_static(value, name, *default)
 
 
-def system() -> str:
-    """As platform.system, on the one system that there are containers on."""
-    return "Linux"
-
-
 def gettext(message: str) -> str:
     """As gettext.gettext without a translation."""
     return message
@@ -128,7 +122,6 @@ def ngettext(singular: str, plural: str, number: int) -> str:
 
 FUNCTIONS: "dict[str, tuple[Callable[..., Any], ...]]" = {
     "inspect": (cleandoc, isclass, isfunction, ismethod, ismodule, isroutine, unwrap, getattr_static),
-    "platform": (system,),
     "gettext": (gettext, ngettext),
     "threading": (_thread._local,),
 }
