@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from marshal import loads
 from types import CodeType, ModuleType
 
-from lamina import light_re, light_typing
+from lamina.light import LightModule, enum, re, typing
 
 PACKAGES = ("lamina.", "click.", "pluggy.")
 """Of source files alone: an extension by the same name would be the one to take."""
@@ -26,14 +26,7 @@ MAX_BYTES = 96 << 10
 """More than this is left to Python; a larger buffer would be mapped anew each time."""
 
 
-def light_module(name: str, **has: object) -> ModuleType:
-    """Make a module of few things."""
-    module = ModuleType(name)
-    vars(module).update(has)
-    return module
-
-
-def importing(light: dict[str, ModuleType]) -> dict[str, object]:
+def importing(light: Mapping[str, ModuleType]) -> dict[str, object]:
     """Give the names that are built in, with an `import` that gives what is light."""
 
     def import_light(
@@ -45,15 +38,14 @@ def importing(light: dict[str, ModuleType]) -> dict[str, object]:
     return {**vars(builtins), "__import__": import_light}
 
 
-LIGHT = {"re": light_re.MODULE, "typing": light_typing.MODULE}
-"""What stands for modules of the standard library to Lamina's own, and to no others."""
+LIGHT: dict[str, ModuleType] = {"enum": enum.MODULE, "re": re.MODULE, "typing": typing.MODULE}
 LIGHT_FOR_OTHERS = {
     **LIGHT,
-    "datetime": light_module("datetime", datetime=light_typing.Light),
-    "uuid": light_module("uuid", UUID=light_typing.Light),
-    "weakref": light_module("weakref", WeakKeyDictionary=dict),
+    "datetime": LightModule("datetime", datetime=typing.Light),
+    "uuid": LightModule("uuid", UUID=typing.Light),
+    "weakref": LightModule("weakref", WeakKeyDictionary=dict),
 }
-"""To click and pluggy: their kinds of options that are a date or an UUID, which no command has, only name the class."""
+"""To click and pluggy. Click has options that are a date or an UUID, where it names these classes; no command has one."""
 OWN, OTHERS = importing(LIGHT), importing(LIGHT_FOR_OTHERS)
 
 
@@ -75,16 +67,20 @@ class Loader(SourceFileLoader):
                 os.close(fd)
         except OSError:
             return super().get_code(fullname)
-        age = b"".join((int(each) & 0xFFFFFFFF).to_bytes(4, "little") for each in (self._source.st_mtime, self._source.st_size))
-        if content[:16] != BY_TIME + age or len(content) == MAX_BYTES:
+        age = int(self._source.st_mtime) & 0xFFFFFFFF | (self._source.st_size & 0xFFFFFFFF) << 32
+        if content[:8] != BY_TIME or int.from_bytes(content[8:16], "little") != age or len(content) == MAX_BYTES:
             return super().get_code(fullname)
         code: CodeType = loads(memoryview(content)[16:])
         return code
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code, with imports of its own."""
-        vars(module)["__builtins__"] = OWN if self.name.startswith("lamina.") else OTHERS
-        super().exec_module(module)
+        namespace = vars(module)
+        namespace["__builtins__"] = OWN if self.name.startswith("lamina.") else OTHERS
+        code = self.get_code(self.name)
+        if code is None:
+            raise ImportError(f"no code for module '{self.name}'", name=self.name)
+        exec(code, namespace)
 
 
 class Finder:

@@ -1,16 +1,24 @@
-"""What stands for `typing` and `re` while commands run does what those do, as far as anybody asks."""
+"""What stands for `typing`, `re` and `enum` while commands run does what those do, as far as anybody asks."""
 
+import copy
+import enum
+import json
+import pickle
+import sqlite3
 import subprocess
 import sys
 import typing
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from lamina.light_re import MODULE as LIGHT_RE
-from lamina.light_typing import MODULE as LIGHT_TYPING
+from lamina.light.enum import MODULE as LIGHT_ENUM
+from lamina.light.re import MODULE as LIGHT_RE
+from lamina.light.typing import MODULE as LIGHT_TYPING
 
 BOTH = pytest.mark.parametrize("module", [LIGHT_TYPING, typing], ids=["light", "whole"])
+BOTH_ENUMS = pytest.mark.parametrize("module", [LIGHT_ENUM, enum], ids=["light", "whole"])
 
 
 @BOTH
@@ -74,14 +82,16 @@ def test_what_is_written_for_type_checkers_can_be_written(module: Any):
     assert not module.TYPE_CHECKING
 
 
-def test_a_name_that_typing_has_not_is_an_error():
-    for module in (LIGHT_TYPING, typing):
-        with pytest.raises(AttributeError):
-            _ = module.nothing
+@pytest.mark.parametrize("module", [LIGHT_TYPING, LIGHT_RE, LIGHT_ENUM], ids=lambda module: module.__name__)
+def test_what_a_light_module_has_not_the_whole_one_gives(module: ModuleType):
+    whole = {"typing": typing.get_type_hints, "re": __import__("re").purge, "enum": enum.unique}[module.__name__]
+    assert getattr(module, whole.__name__) is whole
+    with pytest.raises(AttributeError):
+        _ = module.nothing
 
 
 def test_every_name_that_we_import_is_there():
-    """Those that `typing` hasn't would be found by type checkers; here, those that the light one might lack."""
+    """So that no command imports the whole one after all."""
     from pathlib import Path
 
     import lamina
@@ -92,7 +102,7 @@ def test_every_name_that_we_import_is_there():
             if line.startswith("from typing import "):
                 names |= {name.strip() for name in line.removeprefix("from typing import ").split(",")}
     assert {"Any", "NamedTuple", "Protocol", "TYPE_CHECKING"} <= names
-    assert not {name for name in names if not hasattr(LIGHT_TYPING, name)}
+    assert not {name for name in names if name[0].islower() and name not in vars(LIGHT_TYPING)}
 
 
 def test_a_pattern_is_compiled_when_it_is_first_used():
@@ -124,3 +134,143 @@ print(limits._CPUS.fullmatch("0-3,7") is not None, limits._CPUS.fullmatch("x"), 
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True None True\n", "")
+
+
+@BOTH_ENUMS
+def test_members_of_an_enumeration_are_the_same(module: Any):
+    class Kind(module.Enum):
+        """What it is."""
+
+        FILE = "file"
+        DIRECTORY = ("directory", 5)
+        FOLDER = ("directory", 5)
+        """Another name for the same."""
+
+        @property
+        def is_file(self) -> bool:
+            return self is Kind.FILE
+
+        @classmethod
+        def of(cls, text: str) -> "Kind":
+            return cls(text)
+
+    assert [each.name for each in Kind] == ["FILE", "DIRECTORY"] and len(Kind) == 2
+    assert (Kind.FOLDER is Kind.DIRECTORY, Kind["FOLDER"].name, list(Kind.__members__)) == (
+        True,
+        "DIRECTORY",
+        ["FILE", "DIRECTORY", "FOLDER"],
+    )
+    assert (Kind.of("file"), Kind(Kind.FILE), Kind.FILE.value, Kind.FILE.is_file) == (Kind.FILE, Kind.FILE, "file", True)
+    assert (str(Kind.FILE), repr(Kind.FILE), f"{Kind.FILE}", repr(Kind)) == (
+        "Kind.FILE",
+        "<Kind.FILE: 'file'>",
+        "Kind.FILE",
+        "<enum 'Kind'>",
+    )
+    assert {Kind.FILE: 1}[Kind("file")] == 1 and Kind.FILE != "file" and Kind.__doc__ == "What it is."
+    assert copy.deepcopy([Kind.FILE])[0] is copy.copy(Kind.FILE) is Kind.FILE and Kind.FILE in Kind
+    assert isinstance(Kind.FILE, module.Enum) and isinstance(Kind, module.EnumMeta)
+    with pytest.raises(ValueError, match=r"^'socket' is not a valid .*Kind$"):
+        Kind("socket")
+    with pytest.raises(KeyError):
+        _ = Kind["SOCKET"]
+    with pytest.raises(AttributeError):
+        _ = Kind.SOCKET
+
+
+@BOTH_ENUMS
+def test_texts_of_an_enumeration_are_the_same(module: Any):
+    class Status(module.StrEnum):
+        RUNNING = "running"
+        ENDED = "ended"
+
+    one = Status("running")
+    assert one is Status.RUNNING and one == "running" and hash(one) == hash("running") and isinstance(one, str)
+    assert (str(one), f"{one:>9}", repr(one), one.upper(), [*Status]) == (
+        "running",
+        "  running",
+        "<Status.RUNNING: 'running'>",
+        "RUNNING",
+        ["running", "ended"],
+    )
+    assert json.dumps({one: one}) == '{"running": "running"}'
+    assert sqlite3.connect(":memory:").execute("SELECT ?", (one,)).fetchone() == ("running",)
+    assert sorted(Status) == ["ended", "running"] and {"running": 1}[one] == 1
+
+
+@BOTH_ENUMS
+def test_numbers_and_bits_of_an_enumeration_are_the_same(module: Any):
+    class Order(module.IntEnum):
+        FIRST = module.auto()
+        SECOND = module.auto()
+        TENTH = 10
+        NEXT = module.auto()
+
+    class Flag(module.IntFlag):
+        NONE = 0
+        READ = 1
+        WRITE = 2
+        RUN = 1 << 20
+
+    assert (
+        [*map(int, Order)] == [1, 2, 10, 11]
+        and Order.FIRST < Order.SECOND
+        and str(Order.TENTH) == "10"
+        and Order(2) is Order.SECOND
+    )
+    both = Flag.READ | Flag.WRITE
+    assert (both, type(both), both & Flag.WRITE, both & ~Flag.READ, both ^ Flag.READ) == (3, Flag, 2, 2, 2)
+    assert [type(each) for each in (both & Flag.READ, both & ~Flag.READ, Flag.NONE | 4, 1 | Flag.WRITE, ~both)] == [Flag] * 5
+    assert (both & Flag.WRITE is Flag.WRITE, bool(Flag.NONE), bool(both & Flag.RUN), Flag.READ in both, Flag.RUN in both) == (
+        True,
+        False,
+        False,
+        True,
+        False,
+    )
+    assert ([*both], repr(both), str(both), f"{both:x}", int(~both) & 0xFF) == (
+        [Flag.READ, Flag.WRITE],
+        "<Flag.READ|WRITE: 3>",
+        "3",
+        "3",
+        int(~both) & 0xFF,
+    )
+    assert Flag(3) == both and hash(both) == hash(Flag(3)) and Flag(0) is Flag.NONE
+    with pytest.raises(ValueError, match="is not a valid"):
+        Flag("read")
+
+
+@pytest.mark.parametrize("module", [LIGHT_ENUM, enum], ids=["light", "whole"])
+def test_a_pickled_member_comes_back_as_itself(module: Any, monkeypatch: pytest.MonkeyPatch):
+    made = (
+        type(module.Enum)("Made", (module.Enum,), {"__module__": __name__, "ONE": 1})
+        if module is LIGHT_ENUM
+        else module.Enum("Made", {"ONE": 1}, module=__name__)
+    )
+    monkeypatch.setitem(globals(), "Made", made)
+    assert pickle.loads(pickle.dumps(made.ONE)) is made.ONE
+
+
+def test_our_own_enumerations_are_the_same_in_a_command():
+    """Made with the light module as with the whole one: names, values, texts."""
+    program = """
+import sys
+if "light" in sys.argv:
+    from lamina import finder
+    finder.put_in()
+from lamina.api import types
+from lamina.api.entries import ChangeKind, EntryKind
+from lamina.archive.compression import Compression
+from lamina.model.container import Status
+from lamina.model.mount import MountFlag
+own = [each for each in vars(types).values() if hasattr(each, "__members__")]
+kinds = [Status, MountFlag, Compression, ChangeKind, EntryKind, *own]
+print([(kind.__name__, [(each.name, each.value, str(each), repr(each)) for each in kind.__members__.values()]) for kind in kinds])
+print("enum" in sys.modules, file=sys.stderr)
+"""
+    light, whole = (
+        subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True)
+        for word in ("light", "whole")
+    )
+    assert light.stdout == whole.stdout and "'running'" in whole.stdout
+    assert (light.stderr, whole.stderr) == ("False\n", "True\n")

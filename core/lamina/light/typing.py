@@ -2,10 +2,10 @@
 
 The whole one takes 3 ms to import; then it makes an object of each pair of a generic class and its argument, and compiles each
 annotation of a `TypedDict` and each bound that is a text; and the first `compile` makes all classes of syntax trees: 4 ms more.
-Here a name is a class that is the same with arguments as without. The finder gives it to Lamina's modules, click's and pluggy's.
+Here a name is a class that is the same with arguments as without.
 """
 
-from types import ModuleType
+from lamina.light import LightModule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ def decorated(value: object) -> object:
     return value
 
 
-class Module(ModuleType):
-    """Has a light class for every name that it hasn't."""
+class Module(LightModule):
+    """Has a light class for the name of every other class."""
 
-    def __getattr__(self, name: str) -> type:
+    def __getattr__(self, name: str) -> "Any":
         """Make it, once."""
         if not name[:1].isupper():
-            raise AttributeError(name)
+            return super().__getattr__(name)
         made = type(name, (Light,), {"__slots__": (), "__module__": "typing"})
         setattr(self, name, made)
         return made
@@ -77,8 +77,7 @@ def type_var(name: str, *_constraints: object, **_options: object) -> type:
     return type(name, (), {})
 
 
-MODULE = Module("typing")
-vars(MODULE).update(
-    TYPE_CHECKING=False, NamedTuple=NamedTuple, TypedDict=TypedDict, TypeVar=type_var, ParamSpec=type_var, cast=cast,
+MODULE = Module(
+    "typing", TYPE_CHECKING=False, NamedTuple=NamedTuple, TypedDict=TypedDict, TypeVar=type_var, ParamSpec=type_var, cast=cast,
     overload=decorated, final=decorated, runtime_checkable=decorated,
 )  # fmt: skip

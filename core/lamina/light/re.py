@@ -1,12 +1,10 @@
 """A `re` for modules that make patterns when they are imported, of which few commands use any: here that is when they are compiled.
 
-So most commands don't import the whole one, 2 ms with its parser. The finder gives this one to Lamina's modules, click's and
-pluggy's.
+So most commands don't import the whole one, 2 ms with its parser.
 """
 
-from types import ModuleType
-
-from lamina.light_typing import Light
+from lamina.light import LightModule
+from lamina.light.typing import Light
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,22 +30,9 @@ class Pattern:
         return getattr(pattern, name)
 
 
-class Module(ModuleType):
-    """Is `re` itself in all else that is asked of it."""
-
-    def __getattr__(self, name: str) -> "Any":
-        """Import it."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        import re
-
-        return getattr(re, name)
-
-
 def compile_later(pattern: str, flags: int = 0) -> Pattern:
     """Stand for `re.compile`; a faulty pattern is known at its first use."""
     return Pattern(pattern, flags)
 
 
-MODULE = Module("re")
-vars(MODULE).update(FLAGS, compile=compile_later, Pattern=Light, Match=Light)
+MODULE = LightModule("re", compile=compile_later, Pattern=Light, Match=Light, **FLAGS)
