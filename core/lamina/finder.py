@@ -26,8 +26,8 @@ MAX_BYTES = 96 << 10
 """More than this is left to Python; a larger buffer would be mapped anew each time."""
 
 
-def importing(light: Mapping[str, ModuleType]) -> dict[str, object]:
-    """Give the names that are built in, with an `import` that gives what is light."""
+def importing(light: Mapping[str, ModuleType]) -> ModuleType:
+    """Make what is `builtins` to modules to which `import` gives what is light; who replaces a function there does so here, too."""
 
     def import_light(
         name: str, variables: Mapping[str, object] | None = None, local: Mapping[str, object] | None = None,
@@ -35,7 +35,9 @@ def importing(light: Mapping[str, ModuleType]) -> dict[str, object]:
     ) -> ModuleType:  # fmt: skip
         return light.get(name) or __import__(name, variables, local, names, level)
 
-    return {**vars(builtins), "__import__": import_light}
+    made = ModuleType("builtins")
+    vars(made).update(vars(builtins), __import__=import_light)
+    return made
 
 
 LIGHT: dict[str, ModuleType] = {"enum": enum.MODULE, "re": re.MODULE, "typing": typing.MODULE}
@@ -76,7 +78,7 @@ class Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code, with imports of its own."""
         namespace = vars(module)
-        namespace["__builtins__"] = OWN if self.name.startswith("lamina.") else OTHERS
+        namespace["__builtins__"] = vars(OWN if self.name.startswith("lamina.") else OTHERS)
         code = self.get_code(self.name)
         if code is None:
             raise ImportError(f"no code for module '{self.name}'", name=self.name)

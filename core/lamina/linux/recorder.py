@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from lamina import finder
 from lamina.linux import libc as c_library
 from lamina.linux import process, unix_socket
 
@@ -107,7 +108,7 @@ class Recorder:
             if hasattr(os, name):
                 self._replace(os, name, self._plain(getattr(os, name), call))
         self._replace(os, "open", self._opening(os.open))
-        for module in (builtins, io):
+        for module in (builtins, finder.OWN, finder.OTHERS, io):
             self._replace(module, "open", self._opening_file(module.open))
         self._replace(os, "fork", self._forking(os.fork, "clone"))
         self._replace(process, "fork_into", self._forking(process.fork_into, "clone3"))
