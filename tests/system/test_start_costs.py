@@ -29,12 +29,12 @@ UNCOUNTED = {"clock_gettime", "gettimeofday"}
 WAITS = {"fsync", "fdatasync", "syncfs", "sync", "sync_file_range", "msync"}
 
 BUDGETS = {  # words: calls, files opened, processes forked, programs executed
-    ("version",): (1_250, 135, 0, 1),
-    ("ps",): (1_750, 195, 0, 1),
-    ("images",): (1_750, 195, 0, 1),
-    ("inspect", "there"): (2_100, 250, 0, 1),
-    ("exec", "there", "true"): (2_250, 265, 2, 2),
-    ("run", "--rm", "--network", "none", "busybox", "true"): (3_500, 400, 2, 2),
+    ("version",): (1_050, 110, 0, 1),
+    ("ps",): (1_560, 175, 0, 1),
+    ("images",): (1_560, 175, 0, 1),
+    ("inspect", "there"): (1_930, 232, 0, 1),
+    ("exec", "there", "true"): (2_080, 245, 2, 2),
+    ("run", "--rm", "--network", "none", "busybox", "true"): (3_370, 385, 2, 2),
 }
 """A container costs two processes, its monitor and its first one, and one program, its command."""
 
