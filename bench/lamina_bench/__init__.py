@@ -7,6 +7,7 @@ works/          how each engine does each work
 rounds.py       takes turns: warm-up, A B C, B C A, …
 measure.py      one command: wall clock and processor time, of a daemon's part too
 lab.py          a place for one run of the benchmark, and what is made there once: engines, images, a registry
+disk.py         a disk of its own, where the machine's has no journal
 engines.py      how each engine is called, given an image, and left as it was found
 samples.py      the images and trees that are worked on, the same everywhere
 library.py      a Python process that works through `lamina.engine`, called by works

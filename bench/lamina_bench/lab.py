@@ -18,6 +18,7 @@ from typing import Self
 
 from lamina.linux import mount as lm
 from lamina.linux import mountinfo, namespace
+from lamina_bench import disk
 from lamina_bench.engines import ENGINES, Docker, Engine, Lamina
 from lamina_bench.measure import Place, Spawner
 from lamina_bench.samples import Samples
@@ -147,6 +148,9 @@ class Lab:
         """
         namespace.unshare(namespace.CLONE_NEWNS)
         lm.make_private()
+        if not disk.has_journal(self.dir):
+            with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no loop devices: then on what is there
+                disk.mount_own(self.dir)
         if not any(each.target == UNIFIED for each in mountinfo.mounts()):
             return
         home_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -162,7 +166,7 @@ class Lab:
         self.one_cgroup_version = (Place(kind=namespace.CLONE_NEWNS, fd=fd, home_fd=home_fd),)
 
     def _remove_dir(self) -> None:
-        for each in reversed([each.target for each in mountinfo.mounts() if each.target.startswith(f"{self.dir}/")]):
+        for each in reversed([each.target for each in mountinfo.mounts() if f"{each.target}/".startswith(f"{self.dir}/")]):
             with contextlib.suppress(OSError):
                 lm.unmount(each, detach=True)
         shutil.rmtree(self.dir, ignore_errors=True)
