@@ -8,6 +8,9 @@ from pathlib import Path
 
 from outside import TOP
 
+from lamina.linux import mount
+from lamina_bench import disk
+
 
 def test_the_benchmark_measures_and_leaves_nothing(tmp_path: Path):
     words = [
@@ -46,3 +49,23 @@ def test_a_work_that_fails_is_told_and_what_was_made_goes(tmp_path: Path):
     assert "failed in run-none: lamina: " in done.stdout
     assert "ended with 125: error: broken" in done.stdout
     assert list(place.iterdir()) == []
+
+
+def test_a_disk_of_its_own_has_a_journal_as_one_without_is_known(tmp_path: Path):
+    place, image = tmp_path / "place", tmp_path / "image"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True)
+    try:
+        assert not disk.has_journal(str(place))
+        own = place / "own"
+        own.mkdir()
+        disk.mount_own(str(own))
+        assert disk.has_journal(str(own))
+        assert [each.name for each in own.iterdir()] == ["lost+found"]
+        mount.unmount(str(own), detach=True)
+        assert sorted(each.name for each in place.iterdir()) == ["lost+found", "own"]
+    finally:
+        mount.unmount(str(place), detach=True)
