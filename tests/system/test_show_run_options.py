@@ -135,7 +135,9 @@ def test_streams_of_run_are_kept_apart_and_large_ones_arrive_whole(lamina: Lamin
 
 
 def test_logs_has_all_that_was_written_both_streams_and_its_end(lamina: Lamina):
-    lamina("run", "--name", "talker", "base", "sh", "-c", "echo one; echo two >&2; printf three")
+    lamina(
+        "run", "--name", "talker", "base", "sh", "-c", "echo one; echo two >&2; sleep 0.3; printf three"
+    )  # two pipes have no order
     done = lamina.result("logs", "talker")
     assert (done.stdout, done.stderr) == ("one\nthree", "two\n")
     assert lamina("logs", "--tail", "1", "talker") == "three"
