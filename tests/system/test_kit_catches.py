@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from broken_drivers import BROKEN, Broken, ClaimsLittle, Overlay, Vfs
 
+from lamina.api.types import Fidelity
 from lamina.errors import PluginError
 from lamina.testing.check import Check, all_checks
 from lamina.testing.run import Verdict, run_check, subject
@@ -47,6 +48,33 @@ def test_a_driver_that_hangs_or_dies_is_a_failure_and_not_the_end(tmp_path: Path
         check = Check(group="crash", name="odd", about="", claim=None, limit_s=1, run=run)
         outcome = run_check(check, subject(Vfs()), str(tmp_path))
         assert outcome.verdict is Verdict.FAIL
+        assert words in outcome.reason
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("claim", [Fidelity.HOLES, None])
+def test_what_is_not_claimed_may_hang_or_die_for_good_without_being_a_failure(
+    claim: Fidelity | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+    import time
+
+    from lamina.testing import run as running
+
+    monkeypatch.setattr(running, "_GRACE_S", 1)
+
+    def hang(_bench: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])  # as one that waits in the kernel for a server of FUSE
+        time.sleep(100)
+
+    def die(_bench: object) -> None:
+        os._exit(3)
+
+    for run, words in ((hang, "had to be killed"), (die, "died without a word")):
+        check = Check(group="crash", name="odd", about="", claim=claim, limit_s=1, run=run)
+        outcome = run_check(check, subject(ClaimsLittle()), str(tmp_path))
+        assert (outcome.verdict, outcome.underclaimed) == (Verdict.FAIL if claim is None else Verdict.NOT_CLAIMED, False)
         assert words in outcome.reason
     assert list(tmp_path.iterdir()) == []
 

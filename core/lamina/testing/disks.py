@@ -4,13 +4,15 @@ They are mounted in the check's own mount namespace, at places below its directo
 """
 
 import contextlib
+import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 
 from lamina.linux import mount as lm
 from lamina.linux.fs import fsync_path
-from lamina.testing.check import Skipped
+from lamina.testing.check import Failed, Skipped
 
 _MAKERS = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1"],
@@ -41,6 +43,28 @@ def memory_disk(place: str, *, size_bytes: int, inodes: int = 0) -> Iterator[Non
 def limit_inodes(place: str, inodes: int) -> None:
     """Change how many inodes a memory disk may have."""
     lm.mount("none", place, None, lm.MS_REMOUNT, f"nr_inodes={inodes}")
+
+
+def free(place: str, *, patience_s: float = 20) -> tuple[int, int]:
+    """Say how many bytes and inodes of a memory disk are free, once nothing that was deleted is held open any more.
+
+    A server of FUSE ends some time after its mount did. Until then the kernel doesn't make the disk read-only (mount(2), EBUSY),
+    which is how one waits for it.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            lm.mount("none", place, None, lm.MS_REMOUNT | lm.MS_RDONLY)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            if time.monotonic() > end:
+                raise Failed(f"files that were deleted are held open for more than {patience_s} s") from error
+            time.sleep(0.02)
+        else:
+            lm.mount("none", place, None, lm.MS_REMOUNT)
+            found = os.statvfs(place)
+            return found.f_bfree * found.f_frsize, found.f_ffree
 
 
 def make_image(path: str, fstype: str, more: Sequence[str] = ()) -> None:

@@ -4,13 +4,14 @@ A process each, because a broken driver may do anything: raise, hang, mount, cha
 """
 
 import contextlib
+import io
 import os
 import pickle
 import select
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -170,14 +171,7 @@ class _Running:
         os.waitpid(self.pid, 0)
         with contextlib.suppress(OSError):
             remove_tree(self.directory)
-        result: _Result
-        if self.killed:
-            result = (Verdict.FAIL, f"it did not end within {self.check.limit_s} s, and had to be killed", (), False)
-        elif not self.data:
-            result = (Verdict.FAIL, "its process died without a word", (), False)
-        else:
-            result = pickle.loads(self.data)  # from our own child
-        verdict, reason, notes, underclaimed = result
+        verdict, reason, notes, underclaimed = self._result()
         return Outcome(
             check=self.check,
             verdict=verdict,
@@ -186,6 +180,19 @@ class _Running:
             duration_s=time.monotonic() - self.started,
             underclaimed=underclaimed,
         )
+
+    def _result(self) -> _Result:
+        """Read what the process said: whether the driver claims what the check is about, then the result; maybe neither."""
+        claimed, said = True, io.BytesIO(self.data)
+        with contextlib.suppress(EOFError, pickle.UnpicklingError):  # the end, or where it was killed in the middle of a word
+            while True:
+                word: bool | _Result = pickle.load(said)  # from our own child
+                if isinstance(word, tuple):
+                    return word
+                claimed = word
+        too_long = f"it did not end within {self.check.limit_s} s, and had to be killed"
+        why = too_long if self.killed else "its process died without a word"
+        return (Verdict.FAIL if claimed else Verdict.NOT_CLAIMED), why, (), False
 
 
 def _ended(running: list[_Running]) -> list[_Running]:
@@ -208,18 +215,18 @@ def _be_child(check: Check, driver: Subject, directory: str, write_fd: int) -> N
     """Live a check's life; what can't even be begun is told, too."""
     result: _Result
     try:
-        try:
-            signal.signal(signal.SIGALRM, _too_long)
-            signal.alarm(check.limit_s)
-            namespace.unshare(namespace.CLONE_NEWNS)
-            lm.make_private()
-            os.umask(0o022)
-            result = _judge(check, driver, directory)
-            signal.alarm(0)
-        except BaseException as error:  # noqa: BLE001 - a child must not come back into its parent's code
-            result = (Verdict.FAIL, f"the check could not be made: {type(error).__name__}: {error}", (), False)
-        with os.fdopen(write_fd, "wb") as out:
-            pickle.dump(result, out)
+        with os.fdopen(write_fd, "wb", buffering=0) as out:
+            try:
+                signal.signal(signal.SIGALRM, _too_long)
+                signal.alarm(check.limit_s)
+                namespace.unshare(namespace.CLONE_NEWNS)
+                lm.make_private()
+                os.umask(0o022)
+                result = _judge(check, driver, directory, lambda claimed: out.write(pickle.dumps(claimed)))
+                signal.alarm(0)
+            except BaseException as error:  # noqa: BLE001 - a child must not come back into its parent's code
+                result = (Verdict.FAIL, f"the check could not be made: {type(error).__name__}: {error}", (), False)
+            out.write(pickle.dumps(result))
     finally:
         os._exit(0)
 
@@ -228,12 +235,14 @@ def _too_long(_number: int, _frame: FrameType | None) -> None:
     raise TimeoutError("it took longer than it may")
 
 
-def _judge(check: Check, driver: Subject, directory: str) -> _Result:
+def _judge(check: Check, driver: Subject, directory: str, tell: Callable[[bool], object]) -> _Result:
+    """Make the check. `tell` gets to know whether the driver claims it before it may hang for good."""
     bench = Bench(host=driver.host, name=driver.name, dir=directory, filesystem=driver.filesystem)
     claimed = True
     try:
         with _place(bench):
             claimed = is_claimed(check.claim, bench.claims)
+            tell(claimed)
             check.run(bench)
             left = [each.target for each in mountinfo.mounts() if each.target.startswith(f"{bench.dir}/")]
             if left:

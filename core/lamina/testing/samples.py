@@ -93,7 +93,7 @@ SAMPLES: dict[str, Sample] = {
                                "d": Directory(mode=0o775, xattrs={ACCESS_ACL: ACL})}, claim=Fidelity.ACLS),
     "default ACL": Sample(tree={"d": Directory(xattrs={DEFAULT_ACL: ACL}), "d/f": File("x", xattrs={})}, claim=Fidelity.ACLS),
     "holes": Sample(tree={"f": File("end", at=(8 << 20) - 3, size_bytes=8 << 20)}, claim=Fidelity.HOLES, has_hole=True),
-    "more than 4 GiB": Sample(tree={"f": File("end", at=5 << 30, size_bytes=(5 << 30) + 10)}, claim=Fidelity.HOLES, has_hole=True,
+    "more than 4 GiB": Sample(tree={"f": File("end", at=4 << 30, size_bytes=(4 << 30) + 10)}, claim=Fidelity.HOLES, has_hole=True,
                               in_archive=False),
     "empty file": Sample(tree={"f": File("")}),
     "name of 240 bytes": Sample(tree={"n" * 240: File("x")}),

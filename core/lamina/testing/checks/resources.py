@@ -28,11 +28,6 @@ def _disk(bench: Bench) -> Iterator[tuple[Bench, str]]:
         yield small, place
 
 
-def _free(place: str) -> tuple[int, int]:
-    info = os.statvfs(place)
-    return info.f_bfree * info.f_frsize, info.f_ffree
-
-
 def _sparse(root: str) -> None:
     with open(f"{root}/sparse", "wb") as file:
         file.truncate(1 << 30)
@@ -58,9 +53,9 @@ def usage_is_what_discarding_gives_back(bench: Bench, fill: Fill) -> None:
         small.discard(small.made({"x": File("x")}, base))
         layer = small.prepare(base)
         small.write(layer, fill)
-        usage, before = small.usage(layer), _free(place)
+        usage, before = small.usage(layer), disks.free(place)
         small.discard(layer)
-        after = _free(place)
+        after = disks.free(place)
         freed, inodes = after[0] - before[0], after[1] - before[1]
         require(abs(freed - usage.size_bytes) <= _SLACK_BYTES, f"usage says {usage.size_bytes} bytes, discarding gave back {freed}")
         links = 9 if fill is _FILLS["hard links"] else 0  # tmpfs counts each name as an inode
@@ -99,13 +94,13 @@ def usage_of_a_mounted_layer_is_the_same(bench: Bench) -> None:
 def all_space_comes_back(bench: Bench) -> None:
     """When the last layer is swept, the folder is as good as empty."""
     with _disk(bench) as (small, place):
-        start = _free(place)
+        start = disks.free(place)
         layers = [small.made({**BASE, "big": File(b"x" * (2 << 20))})]
         for number in range(5):
             layers.append(small.made({f"f{number}": File(b"x" * (1 << 20))}, layers[-1]))
         for layer in reversed(layers):
             small.discard(layer)
-        now = _free(place)
+        now = disks.free(place)
         require(start[0] - now[0] <= _SLACK_BYTES, f"{start[0] - now[0]} bytes are lost")
         require(start[1] - now[1] <= _SLACK_INODES, f"{start[1] - now[1]} inodes are lost")
 
@@ -118,14 +113,14 @@ def a_failed_unpacking_leaves_no_byte(bench: Bench) -> None:
     with _disk(bench) as (small, place):
         base = small.made(BASE)
         small.discard(small.made({"x": File("x")}, base))
-        before = _free(place)
+        before = disks.free(place)
         layer = small.prepare(base)
         try:
             small.apply(layer, archive(*(entry(f"f{number}", File(b"x" * 100_000)) for number in range(20)))[:1_500_000])
         except LaminaError:
             pass
         small.discard(layer)
-        same(_free(place), before, "free bytes and inodes")
+        same(disks.free(place), before, "free bytes and inodes")
 
 
 @check("resources")
