@@ -7,8 +7,11 @@ from lamina.errors import ConflictError, NotFoundError
 from lamina.model.digest import Digest
 from lamina.model.reference import Reference
 from lamina.store.images import HistoryRow, Image, ImageUser, Removal
+from lamina.store.operations import Operation
 
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
+    import sqlite3
+
     from lamina.archive.compression import Readable, Writable
     from lamina.build.progress import Progress as ShowsBuild
     from lamina.build.prune import Pruned
@@ -53,9 +56,10 @@ class ImagesAPI:
     def remove(self, name: str, *, force: bool = False) -> Removal:
         """Take a name away, and with the last one the image and its unpacked layers."""
         image_id = str(self.store.resolve(name).id)
-        removal = self.store.remove(name, users=self._users, force=force)
+        operation = Operation(name="remove an image")
+        removal = self.store.remove(name, users=self._users, on_delete=self._going(operation), force=force)
         self._removed(image_id, removal)
-        self._discard_layers(removal)
+        self._discard_layers(operation)
         return removal
 
     def prune(
@@ -70,12 +74,15 @@ class ImagesAPI:
         for image in self.store.images():
             if (self.store.names(image) and not all_images) or self._users(str(image.id)) or not matches(image):
                 continue
+            operation = Operation(name="remove an image")
             try:
-                removal = self.store.remove(str(image.id), users=self._users, force=True, collect=False)
+                removal = self.store.remove(
+                    str(image.id), users=self._users, on_delete=self._going(operation), force=True, collect=False
+                )
                 self._removed(str(image.id), removal)
             except (ConflictError, NotFoundError):  # a container was made from it meanwhile, or somebody else has removed it
                 continue
-            freed += self._discard_layers(removal, measured=True)
+            freed += self._discard_layers(operation, measured=True)
             removals.append(removal)
         return removals, freed + self.store.delete_unreferenced_blobs()
 
@@ -292,9 +299,16 @@ class ImagesAPI:
     def _users(self, image_id: str) -> list[ImageUser]:
         return [ImageUser(container_id=each.id, is_running=each.is_up) for each in self._engine.context.records.of_image(image_id)]
 
-    def _discard_layers(self, removal: Removal, *, measured: bool = False) -> int:
-        if not removal.chain_ids:
+    def _going(self, operation: Operation) -> "Callable[[sqlite3.Connection, Sequence[Digest]], None]":
+        """Have an image's unpacked layers go with it: who is killed in between leaves an operation that says which."""
+        layers = self._engine.context.layers
+        return lambda tx, chain_ids: layers.intend_to_discard(tx, [chain.hex for chain in chain_ids], operation)
+
+    def _discard_layers(self, operation: Operation, *, measured: bool = False) -> int:
+        if operation.id is None:
             return 0
-        tops = self.store.top_layer_keys()
-        keys = [chain.hex for chain in reversed(removal.chain_ids)]
-        return self._engine.context.layers.discard_unused(keys, lambda key: key in tops, measured=measured)
+        context = self._engine.context
+        freed = context.layers.undo_intended(operation.id, self.store.layer_keys, measured=measured)
+        with context.database.transaction() as tx:
+            operation.end(tx)
+        return freed

@@ -19,6 +19,7 @@ from lamina.linux import mount, ptrace
 from lamina.model.mount import MountFlag
 from lamina.runtime import cgroups
 from lamina.store.image_archive import load
+from lamina.store.operations import Operation
 from lamina.usecases.check import Finding
 
 
@@ -313,6 +314,44 @@ def test_content_that_a_removal_is_about_to_delete_is_not_called_left_behind(lam
             pass
         assert len(blobs(lamina)) == before - 3
         assert engine.system.check() == []
+
+
+def test_layers_of_an_image_that_is_being_removed_are_not_called_left_behind_and_go_though_that_is_killed(lamina: Lamina):
+    archive = archives.image(
+        lamina.root.parent / "extra.tar", "extra:latest", [archives.layer({"extra": "x\n"}), archives.layer({"more": "y\n"})]
+    )
+
+    def unpack() -> None:
+        with archive.open("rb") as stream:
+            load(engine.images.store, stream)
+        engine.containers.create("extra", ["true"]).remove()
+
+    with lamina.library() as engine:
+        layers = {row[1] for row in engine.context.layers.records()}
+        unpack()
+        operation = Operation(name="remove an image")
+        engine.images.store.remove(
+            "extra",
+            users=lambda _id: [],
+            on_delete=lambda tx, chain: engine.context.layers.intend_to_discard(tx, [each.hex for each in chain], operation),
+        )
+        assert len(engine.context.layers.records()) == len(layers) + 2
+        assert engine.system.check() == []
+        with engine.context.database.transaction() as tx:
+            tx.execute("UPDATE operations SET pid = ?, started = 1 WHERE id = ?", (os.getpid(), operation.id))
+    assert findings(lamina) == []
+    with lamina.library() as engine:
+        assert {row[1] for row in engine.context.layers.records()} == layers, "the next command has finished it"
+        unpack()
+        calls = ptrace.watch(lambda: engine.images.remove("extra")).calls
+        for point in range(0, len(calls), max(1, len(calls) // 10)):
+            unpack()
+            ptrace.watch(lambda: engine.images.remove("extra"), kill_at=point)
+            when = f"killed before call {point + 1} of {len(calls)}, {calls[point]}"
+            assert findings(lamina) == [], when
+            assert ({row[1] for row in engine.context.layers.records()} == layers) is not bool(lamina("images", "-q", "extra")), (
+                when
+            )
 
 
 def test_what_is_mounted_for_nobody_is_found_and_unmounted(lamina: Lamina):

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lamina.build.mounts import cache_dir
-from lamina.errors import ArchiveError, ConflictError, IntegrityError, LaminaError, NotFoundError
+from lamina.errors import ArchiveError, IntegrityError, NotFoundError
 from lamina.linux.fs import remove_tree
-from lamina.store.operations import locked
+from lamina.store.operations import Operation
 from lamina.usecases.context import Context
 
 
@@ -50,13 +50,18 @@ def prune(
             going.append(item)
             left_bytes -= item.size_bytes
     steps = [item for item in going if not item.directory]
+    operation = Operation(name="prune the build cache")
     with context.database.transaction() as tx:
         tx.executemany("DELETE FROM build_cache WHERE key = ?", [(item.id,) for item in steps])
+        context.layers.intend_to_discard(tx, [item.chain.partition(":")[2] for item in steps if item.chain], operation)
         if steps:
             context.images.content.note_garbage()
     freed = sum(_remove_mount(item) for item in going if item.directory)
     freed += context.images.delete_unreferenced_blobs()
-    freed += _discard_layers(context, {item.chain.partition(":")[2] for item in steps if item.chain})
+    if operation.id is not None:
+        freed += context.layers.undo_intended(operation.id, lambda: _kept_layers(context), measured=True)
+        with context.database.transaction() as tx:
+            operation.end(tx)
     return Pruned(ids=tuple(item.id for item in going), freed_bytes=freed)
 
 
@@ -116,30 +121,8 @@ def _remove_mount(item: _Item) -> int:
         os.close(lock_fd)
 
 
-def _discard_layers(context: Context, keys: set[str]) -> int:
-    """Discard unpacked layers that neither an image nor a step that is left has."""
-    kept = {chain.partition(":")[2] for chain in _image_chains(context)}
-    kept.update(row[0].partition(":")[2] for row in context.database.connection.execute("SELECT DISTINCT chain FROM build_cache"))
-    going = {(driver, key) for driver, key, _, state in context.layers.records() if state == "sealed" and key in keys - kept}
-    freed = 0
-    while going:
-        gone = set()
-        for name, key in going:  # whatever has another on top of it waits for the next round
-            try:
-                storage = context.layers.driver(name)
-                with locked(context.run_dir, f"{name}-{key}"):
-                    if not context.layers.is_sealed(storage, key):
-                        continue
-                    size = context.layers.usage(storage, key, context.layers.parents(name, key)).size_bytes
-                    context.layers.discard(storage, key)
-            except (ConflictError, FileNotFoundError):
-                continue
-            except LaminaError as error:
-                context.warn(f"layer '{key[:12]}' of storage driver '{name}' can't be discarded: {error}")
-                continue
-            freed += size
-            gone.add((name, key))
-        if not gone:
-            break
-        going -= gone
-    return freed
+def _kept_layers(context: Context) -> set[str]:
+    """List the keys of the layers that an image or a step that is left has."""
+    chains = _image_chains(context)
+    chains.update(row[0] for row in context.database.connection.execute("SELECT DISTINCT chain FROM build_cache"))
+    return {chain.partition(":")[2] for chain in chains}

@@ -103,7 +103,7 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     IMAGE_PLACES_SCHEMA,
     """
-    CREATE TABLE intended_layers (         -- what a running pull unpacks for an image that isn't there yet
+    CREATE TABLE intended_layers (         -- unpacked for an image that isn't there yet, or any more
         operation INTEGER NOT NULL,
         driver TEXT NOT NULL,
         key TEXT NOT NULL,

@@ -104,8 +104,6 @@ class Removal:
 
     untagged: tuple[str, ...] = ()
     deleted: tuple[Digest, ...] = ()
-    chain_ids: tuple[Digest, ...] = ()
-    """The deleted image's layers, the base first; other images may have some of them too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +178,6 @@ class ImageStore:
     def layer_keys(self) -> set[str]:
         """List the keys of all layers of all images, on whatever driver they are unpacked."""
         return {chain.hex for chain_ids in self._chains() for chain in chain_ids}
-
-    def top_layer_keys(self) -> set[str]:
-        """List the keys of those layers that are the topmost of an image."""
-        return {chain_ids[-1].hex for chain_ids in self._chains() if chain_ids}
 
     def _chains(self) -> "Iterator[tuple[Digest, ...]]":
         for image in self.images():
@@ -375,14 +369,20 @@ class ImageStore:
                 raise no_such_image(reference.familiar)
 
     def remove(
-        self, text: str, *, users: Callable[[str], Sequence[ImageUser]], force: bool = False, collect: bool = True
+        self,
+        text: str,
+        *,
+        users: Callable[[str], Sequence[ImageUser]],
+        on_delete: "Callable[[sqlite3.Connection, Sequence[Digest]], None]" = lambda _tx, _chain_ids: None,
+        force: bool = False,
+        collect: bool = True,
     ) -> Removal:
         """Do what `rmi TEXT` does: take away the name, and with the last name, or by id, the image.
 
         `users` is asked inside the transaction which containers are made from an image. One that is in use is never deleted:
-        ConflictError, or with `force`, and none of them running, it only loses its names.
+        ConflictError, or with `force`, and none of them running, it only loses its names. `on_delete` is told in it, too, the
+        chain IDs of an image that goes.
         """
-        chain: tuple[Digest, ...] = ()
         with self._changing() as tx:
             image = self.resolve(text)
             names = self._names(tx, image.id)
@@ -399,12 +399,12 @@ class ImageStore:
             deletes = not keeps_names and not used_by
             if deletes:
                 with contextlib.suppress(NotFoundError, IntegrityError, ArchiveError):  # a damaged image can be removed too
-                    chain = self.config(image).chain_ids
+                    on_delete(tx, self.config(image).chain_ids)
                 self._delete_rows(tx, image.id)
                 self.content.note_garbage()
         if deletes and collect:
             self.delete_unreferenced_blobs(wait=False)
-        return Removal(untagged=tuple(name.familiar for name in going), deleted=(image.id,) if deletes else (), chain_ids=chain)
+        return Removal(untagged=tuple(name.familiar for name in going), deleted=(image.id,) if deletes else ())
 
     def delete_unreferenced_blobs(self, *, wait: bool = True) -> int:
         """Delete every blob that no image, build cache or running build has; return the bytes freed.

@@ -285,30 +285,6 @@ class LayerStore:
             if not all(views.can_detach(mount) for mount in view.mounts):
                 views.detach(view)
 
-    def discard_unused(self, keys_from_top: Sequence[str], is_image_top: Callable[[str], bool], *, measured: bool = False) -> int:
-        """Discard an image's layers on every driver, from the top down to the first that something else lies on.
-
-        Gives the bytes freed if they are to be `measured`, which reads the layers' directories.
-        """
-        freed = 0
-        for (name,) in self.database.connection.execute("SELECT DISTINCT driver FROM layers").fetchall():
-            try:
-                driver = self.driver(name)
-            except (NotFoundError, PluginError):
-                continue  # an uninstalled or broken driver's layers stay until it is back
-            for key in keys_from_top:
-                if is_image_top(key):
-                    break
-                with locked(self.run_dir, f"{name}-{key}"):
-                    if self.is_sealed(driver, key):
-                        size = self.usage(driver, key, keys_from_top[keys_from_top.index(key) + 1 :]).size_bytes if measured else 0
-                        try:
-                            self.discard(driver, key)
-                        except ConflictError:
-                            break
-                        freed += size
-        return freed
-
     def intend(self, driver: StorageDriver, keys: Sequence[str], operation: Operation) -> None:
         """Note which layers an operation is about to unpack for an image that isn't there yet: none if the image never comes."""
         missing = [(height, key) for height, key in enumerate(keys) if not self.is_sealed(driver, key)]
@@ -319,25 +295,49 @@ class LayerStore:
                 [(number, driver.name, key, height) for height, key in missing],
             )
 
-    def undo_intended(self, operation_id: int, of_images: Callable[[], Set[str]]) -> None:
-        """Discard, from the top, what an operation that has failed unpacked; what images or other layers stand on stays."""
+    def intend_to_discard(self, tx: sqlite3.Connection, keys: Sequence[str], operation: Operation) -> None:
+        """Note which unpacked layers an operation is about to discard, in the transaction in which what had them goes."""
+        for key in keys:
+            for (name,) in tx.execute("SELECT driver FROM layers WHERE key = ? AND state = 'sealed'", (key,)).fetchall():
+                tx.execute(
+                    "INSERT OR IGNORE INTO intended_layers (operation, driver, key, height) VALUES (?, ?, ?, ?)",
+                    (operation.begin(tx), name, key, len(self.parents(name, key))),
+                )
+
+    def undo_intended(self, operation_id: int, of_images: Callable[[], Set[str]], *, measured: bool = False) -> int:
+        """Discard, from the top, what an operation unpacked and failed, or is to discard; what images or other layers need stays.
+
+        Gives the bytes freed if they are to be `measured`, which reads the layers' directories.
+        """
         rows = self.database.connection.execute(
             "SELECT driver, key FROM intended_layers WHERE operation = ? ORDER BY height DESC", (operation_id,)
         ).fetchall()
         kept = of_images() if rows else set()
+        freed = 0
         for name, key in rows:
-            driver = self.driver(name)
             if key in kept:
                 continue
+            try:
+                driver = self.driver(name)
+            except (NotFoundError, PluginError):
+                continue  # an uninstalled or broken driver's layers stay until it is back
+            self.finish_discard(name, key)  # with which a killed one had begun
             with locked(self.run_dir, f"{name}-{key}"), contextlib.suppress(ConflictError):
-                if self.is_sealed(driver, key):
-                    self.discard(driver, key)
+                if not self.is_sealed(driver, key):
+                    continue
+                size = 0
+                if measured:
+                    with contextlib.suppress(FileNotFoundError):
+                        size = self.usage(driver, key, self.parents(name, key)).size_bytes
+                self.discard(driver, key)
+                freed += size
         with self.database.transaction() as tx:
             self.forget_intended(tx, operation_id)
+        return freed
 
     @staticmethod
     def forget_intended(tx: sqlite3.Connection, operation_id: int | None) -> None:
-        """The image has come, or what was unpacked for it is gone."""
+        """The image has come, or what was unpacked for it, or for one that went, is gone."""
         tx.execute("DELETE FROM intended_layers WHERE operation = ?", (operation_id,))
 
     def finish_discard(self, name: str, key: str) -> None:
