@@ -647,6 +647,30 @@ class RewritesItsWhiteoutsAtRest(Overlay):
         return OverlayDriver.storage_after_unmount(self, home, key)
 
 
+class CopiesItsLayerWhenMounted(Overlay):
+    """And deletes what it was, under the eyes of whoever reads it."""
+
+    @hookimpl
+    def storage_before_mount(self, home, key, parents):
+        _copied(f"{home}/{key}/diff")
+        return OverlayDriver.storage_before_mount(self, home, key, parents)
+
+
+class CopiesItsLayerAtRest(Overlay):
+    """And doesn't say that whoever reads it must be waited for."""
+
+    @hookimpl
+    def storage_after_unmount(self, home, key):
+        _copied(f"{home}/{key}/diff")
+        return OverlayDriver.storage_after_unmount(self, home, key)
+
+
+def _copied(directory):
+    os.rename(directory, f"{directory}.old")
+    copy_tree(f"{directory}.old", directory)
+    remove_tree(f"{directory}.old")
+
+
 class MovesItsTrashBeforeItSweeps(Vfs):
     """By a name that only this sweep knows."""
 
@@ -749,6 +773,10 @@ BROKEN = [
         (AnswersNonsense, "the-answer-is-data-that-can-be-shown", "answered 'storage_mounts' with nonsense"),
         (AnswersInNumbers, "the-answer-is-data-that-can-be-shown", "answered 'storage_mounts' with nonsense"),
         (SharesTheUpperDirectory, "no-two-layers-write-to-the-same-place", "l/shared"),
+        (CopiesItsLayerWhenMounted, "a-view-stays-right-when-the-layer-is-mounted", "paths"),
+        (CopiesItsLayerWhenMounted, "making-ready-killed", "paths seen in the middle"),
+        (CopiesItsLayerAtRest, "a-view-stays-right-when-the-layer-comes-to-rest", "paths"),
+        (CopiesItsLayerAtRest, "bringing-to-rest-killed", "seen in the middle, killed before its call"),
         (CanBeWrittenReadOnly, "a-readonly-view-refuses[create]", "was taken"),
         (MountsWithoutDevices, "a-device-in-a-layer-can-be-opened", "PermissionError"),
         (ClaimsHardLinks, "a-write-through-one-name-is-seen-through-all", "through the other name"),

@@ -53,6 +53,7 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
         "device-and-inode-stay-when-first-changed[file]": "at rest a layer has no note of where a file came from",
         "device-and-inode-stay-when-first-changed[symlink]": "at rest a layer has no note of where a file came from",
         "device-and-inode-stay-when-first-changed[directory]": "it does, but the claim is for files and symlinks too",
+        "a-view-stays-right-when-the-layer-comes-to-rest": "it is turned into aufs's format then, and the view says so",
         "a-chain-of-layers-shows-what-each-brought[128]": "aufs unites 127 branches",
         "a-chain-of-layers-shows-what-each-brought[500]": "aufs unites 127 branches",
     },

@@ -18,8 +18,9 @@ Words. `home` is the driver's own folder, absolute, made by the engine (mode 071
 else. `key` names a layer: 1 to 128 characters of [a-zA-Z0-9_.-], made by the engine, never used twice at the same time. `parents`
 are the keys below it, nearest first, empty for a base layer.
 
-What holds for every storage hook: the engine never calls two hooks for the same `key` at the same time, and holds whatever lock
-that takes; different keys run in parallel, from several processes. The engine may be killed at any line; it then calls
+What holds for every storage hook: the engine never calls two hooks that change the same `key` at the same time, and holds
+whatever lock that takes; one that only tells (mounts, changes, usage, describe) may be called meanwhile. Different keys run in
+parallel, from several processes. The engine may be killed at any line; it then calls
 `storage_discard` for what was half made. A driver raises `OSError` or `lamina.errors.LaminaError`; it doesn't mount, log, print,
 lock, or start a process.
 """
@@ -77,8 +78,9 @@ def storage_mounts(home: str, key: str, parents: Sequence[str], readonly: bool) 
 def storage_before_mount(home: str, key: str, parents: Sequence[str]) -> bool | None:
     """Make ready what the mounts of `storage_mounts(readonly=False)` need; called before they are made. Optional.
 
-    For a driver whose layer at rest has another form than the one that its mount writes. Called again after a crash, perhaps
-    on a layer that is ready already: must then do nothing.
+    For a driver whose layer at rest has another form than the one that its mount writes. Read-only views that are mounted stay
+    right, and those that are mounted in the middle of it are right. Called again after a crash, perhaps on a layer that is ready
+    already: must then do nothing.
     """
 
 
@@ -86,8 +88,9 @@ def storage_before_mount(home: str, key: str, parents: Sequence[str]) -> bool | 
 def storage_after_unmount(home: str, key: str) -> bool | None:
     """Bring the layer back to its form at rest; called after a writable view's mounts are gone. Optional.
 
-    Called for a crashed engine's views too, and perhaps twice. From here until the next mount the layer is read by
-    `storage_changes`, `storage_usage` and tools that know the driver's format.
+    Read-only views that are mounted in the middle of it are right; those that are mounted before it stay right, unless they said
+    `until_rest`: then nobody looks. Called for a crashed engine's views too, and perhaps twice. From here until the next mount the
+    layer is read by `storage_changes`, `storage_usage` and tools that know the driver's format.
     """
 
 

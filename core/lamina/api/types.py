@@ -101,12 +101,14 @@ class View:
 
     `root` is the absolute path where the union is seen once `mounts` are made, in their order. With no mounts the tree lies at
     `root` as it is. `upper_dir` is the directory in which the layer's own changes lie in the claimed whiteout format, or None for
-    a driver whose layers are full trees.
+    a driver whose layers are full trees. `until_rest`: what the view shows is right only until `storage_after_unmount` is called
+    for its layer, which the engine puts off while somebody looks.
     """
 
     root: str
     mounts: tuple[Mount, ...] = ()
     upper_dir: str | None = None
+    until_rest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

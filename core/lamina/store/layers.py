@@ -24,6 +24,7 @@ from lamina.linux.fs import remove_tree
 from lamina.store import views
 from lamina.store.database import Database
 from lamina.store.operations import Operation, locked
+from lamina.store.reading import PATIENCE_S, bringing_to_rest, reading
 
 if TYPE_CHECKING:
     from lamina.api.entries import Change, LayerReader
@@ -386,7 +387,8 @@ class LayerStore:
     def unmount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> None:
         """Take a writable layer's union away and bring the layer to rest; may be repeated."""
         views.detach(driver.mounts(key, parents, readonly=False))
-        driver.after_unmount(key)
+        with bringing_to_rest(self.run_dir, key):
+            driver.after_unmount(key)
 
     def unmount_if_mounted(self, driver: StorageDriver, key: str, parents: Sequence[str], *, is_going: bool = False) -> None:
         """Like `unmount`, for a layer that may be half made or not there at all.
@@ -397,15 +399,16 @@ class LayerStore:
             return
         views.detach(driver.mounts(key, parents, readonly=False))
         try:
-            driver.after_unmount(key)
+            with bringing_to_rest(self.run_dir, key, patience_s=0 if is_going else PATIENCE_S):
+                driver.after_unmount(key)
         except OSError as error:
             if not is_going or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
 
     @contextlib.contextmanager
     def seen(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[str]:
-        """Give a path of the layer's union for reading while the block runs."""
-        with views.seen(driver.mounts(key, parents, readonly=True)) as path:
+        """Give a path of the layer's union for reading while the block runs. Raises what `reading` raises."""
+        with reading(self.run_dir, driver, key, parents), views.seen(driver.mounts(key, parents, readonly=True)) as path:
             yield path
 
     def changes(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> "list[Change]":
@@ -414,7 +417,7 @@ class LayerStore:
             "SELECT prepared_ns FROM layers WHERE driver = ? AND key = ?", (driver.name, key)
         ).fetchone()
         trees = LayerTrees(driver=driver, key=key, parents=tuple(parents), prepared_ns=row[0] if row else 0)
-        with trees.stack:
+        with reading(self.run_dir, driver, key, parents), trees.stack:
             return driver.changes(key, parents, trees)
 
     def usage(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> Usage:

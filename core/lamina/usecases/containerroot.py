@@ -9,9 +9,10 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lamina.api.drivers import StorageDriver
 from lamina.errors import LaminaError, StateError
 from lamina.linux import mount as lm
 from lamina.linux import mountinfo, namespace, process
@@ -21,6 +22,7 @@ from lamina.runtime.mount_steps import BindInRoot, MountInRoot, ReadOnlyRoot
 from lamina.runtime.steps import Place, Step
 from lamina.store import views
 from lamina.store.operations import Operation, locked
+from lamina.store.reading import bringing_to_rest, reading
 from lamina.usecases.context import Context
 from lamina.usecases.start import Starter
 
@@ -128,43 +130,49 @@ class ContainerRoots:
         if container.is_active:
             raise StateError(f"container '{container.name}' was started meanwhile", hint="try again")
         storage = self.context.layers.usable_driver(container.driver)
-        view = storage.mounts(container.id, container.parents, readonly=not writable)
         steps = [step for step in self.starter.plan(container) if self._is_volume(step, container)]
-        operation = Operation(name="write into a container")  # if it is killed, recovery sweeps what its driver had half made
-        if writable:
-            with self.context.database.transaction() as tx:
-                operation.begin(tx)
-            storage.before_mount(container.id, container.parents)
+        layer = (storage, container.id, container.parents)
+        with self._writable(*layer) if writable else reading(self.context.run_dir, *layer):
+            view = storage.mounts(container.id, container.parents, readonly=not writable)
 
-        def make() -> int:
-            views.attach(view)
-            place = Place()
-            place.root_fd = lm.open_tree(view.root)
-            lm.move_mount(place.root_fd, view.root)
-            for step in steps:
-                try:
-                    step.apply(place)
-                except OSError as error:
-                    if error.errno == errno.EROFS and not writable:
-                        raise _MountpointMissingError from error
-                    raise
-            if container.config.read_only:
-                ReadOnlyRoot().apply(place)
-            return place.root_fd
+            def make() -> int:
+                views.attach(view)
+                place = Place()
+                place.root_fd = lm.open_tree(view.root)
+                lm.move_mount(place.root_fd, view.root)
+                for step in steps:
+                    try:
+                        step.apply(place)
+                    except OSError as error:
+                        if error.errno == errno.EROFS and not writable:
+                            raise _MountpointMissingError from error
+                        raise
+                if container.config.read_only:
+                    ReadOnlyRoot().apply(place)
+                return place.root_fd
 
-        def undo() -> None:
-            with contextlib.suppress(OSError):  # not a mount point: `make` didn't come so far
-                lm.unmount(view.root, detach=True)
-            views.detach(view)
+            def undo() -> None:
+                with contextlib.suppress(OSError):  # not a mount point: `make` didn't come so far
+                    lm.unmount(view.root, detach=True)
+                views.detach(view)
 
-        try:
             with _mounted_apart(make, undo) as root_fd:
                 yield ContainerRoot(fd=root_fd, container=container)
+
+    @contextlib.contextmanager
+    def _writable(self, storage: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[None]:
+        """Let a layer's writable view be mounted while the block runs."""
+        operation = Operation(name="write into a container")  # if it is killed, recovery sweeps what its driver had half made
+        with self.context.database.transaction() as tx:
+            operation.begin(tx)
+        storage.before_mount(key, parents)
+        try:
+            yield
         finally:
-            if writable:
-                storage.after_unmount(container.id)
-                with self.context.database.transaction() as tx:
-                    operation.end(tx)
+            with bringing_to_rest(self.context.run_dir, key):
+                storage.after_unmount(key)
+            with self.context.database.transaction() as tx:
+                operation.end(tx)
 
     def _is_volume(self, step: Step, container: Container) -> bool:
         if isinstance(step, BindInRoot):

@@ -10,27 +10,20 @@ The directories in `above` are merged with the layer's and on top of them, so th
 xattrs. A layer without any `.wh.` name needs neither, and its `companions/KEY` is empty.
 
 Made once a layer's bytes are final, without touching them, by anyone at any time: the directory comes to its place by rename.
+Those of a container's layer stay while it is mounted, and are made anew just before it comes to rest: so whoever looks at the
+layer in the middle of a change of form sees what is right, for they hide what is hidden in either form.
 """
 
 import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from lamina.api.copytree import copy_root
 from lamina.linux.fs import remove_tree
+from lamina_aufs.form import Findings, is_own
 from lamina_aufs.layout import half_made, set_aside
 from lamina_aufs.names import OPAQUE, OVERLAY_OPAQUE, PREFIX, companions_dir, diff_dir
-
-
-@dataclass(slots=True, kw_only=True)
-class Findings:
-    """A layer's whiteouts, as paths relative to its root."""
-
-    whiteouts: list[str] = field(default_factory=list)
-    """Every path to be covered by a device 0:0: the hidden ones and the `.wh.` ones."""
-    opaque: list[str] = field(default_factory=list)
 
 
 def ensure(home: str, key: str) -> None:
@@ -39,12 +32,13 @@ def ensure(home: str, key: str) -> None:
         make(home, key)
 
 
-def make(home: str, key: str) -> None:
-    """Make a layer's companions anew."""
+def make(home: str, key: str, findings: Findings | None = None) -> None:
+    """Make a layer's companions anew: for what it has, or for what it will have when a change of its form is done."""
     target = companions_dir(home, key)
     with half_made(home, key) as temporary:
         os.mkdir(temporary, 0o700)
-        findings = search(diff_dir(home, key))
+        if findings is None:
+            findings = search(diff_dir(home, key))
         if findings.whiteouts:
             _make_above(diff_dir(home, key), f"{temporary}/above", findings.whiteouts)
         if findings.opaque:
@@ -99,6 +93,8 @@ def _make_above(layer: str, target: str, whiteouts: list[str]) -> None:
         os.mknod(f"{target}/{path}", stat.S_IFCHR | 0o000, 0)
     for folder in reversed(made):  # the deepest first: what is made in a directory changes its times
         copy_root(f"{layer}/{folder}", f"{target}/{folder}")
+        for name in filter(is_own, os.listxattr(f"{target}/{folder}")):  # the layer's form may be a mounted one's yet
+            os.removexattr(f"{target}/{folder}", name)
 
 
 def _make_below(target: str, opaque: list[str]) -> None:

@@ -74,7 +74,7 @@ class Driver:
             quota.check(home, key, layout.limited(home, key))
         with quota.lifted(home, key):
             if method is Method.AUFS:
-                form.to_rest(home, key, layout.read_layers(home, key))
+                _to_rest(home, key)
                 companions.forget(home, key)
                 form.write(home, key, Form.AUFS)  # which it stays, mounted or not
                 return True
@@ -83,8 +83,10 @@ class Driver:
                     companions.ensure(home, parent)
                 # A `volatile` mount that ended without its sync leaves it, and the kernel refuses the next (overlayfs.rst).
                 remove_tree(f"{work_dir(home, key)}/work/incompat")
-            companions.forget(home, key)
-            form.to_mounted(home, key, _MOUNTED_FORM[method])
+            target = _MOUNTED_FORM[method]
+            if (now := form.read(home, key)) and now.is_mounted and now is not target:
+                _to_rest(home, key)  # another kernel's, or another engine's, that ended without a word
+            form.to_mounted(home, key, target)
         return True
 
     @hookimpl
@@ -94,7 +96,7 @@ class Driver:
             return True
         os.makedirs(work_dir(home, key), mode=0o700, exist_ok=True)
         with quota.lifted(home, key):
-            form.to_rest(home, key, layout.read_layers(home, key))
+            _to_rest(home, key)
         if self._choose(home).method is Method.OVERLAY:
             companions.ensure(home, key)
         return True
@@ -108,9 +110,9 @@ class Driver:
     @hookimpl
     def storage_seal(self, home: str, key: str) -> bool:
         """Make the companions of the final layer, and all of it durable."""
-        if (now := form.read(home, key)) and now.is_mounted:
-            form.to_rest(home, key, layout.read_layers(home, key))
         layout.make_folders(home)
+        if (now := form.read(home, key)) and now.is_mounted:
+            _to_rest(home, key)
         if self._choose(home).method is Method.OVERLAY:
             companions.ensure(home, key)
         syncfs(home)
@@ -166,3 +168,8 @@ class Driver:
         """Docker's driver gives null here."""
         paths = {"MergedDir": view.root, "UpperDir": diff_dir(home, key), "Method": self._method(home).value}
         return {**paths, **quota.describe(home, key)}
+
+
+def _to_rest(home: str, key: str) -> None:
+    """Bring a layer into aufs's format, its companions before it."""
+    form.to_rest(home, key, layout.read_layers(home, key), lambda found: companions.make(home, key, found))

@@ -18,7 +18,7 @@ Not here: the layers below, which are never written (companions.py).
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -37,6 +37,7 @@ from lamina_aufs.names import (
     work_dir,
 )
 
+_NAME_MAX = 255
 FUSE_OPAQUE = ".wh..opq"
 """What fuse-overlayfs puts beside `.wh..wh..opq` and the xattr: a device 0:0, which is the whiteout of nothing."""
 
@@ -65,6 +66,15 @@ def forget(home: str, key: str) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
+class Findings:
+    """A layer's whiteouts, as paths relative to its root."""
+
+    whiteouts: list[str] = field(default_factory=list)
+    """Every path to be covered by a device 0:0: the hidden ones and the `.wh.` ones."""
+    opaque: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
 class _Directory:
     """What one directory of the layer holds that has to change."""
 
@@ -86,13 +96,10 @@ class _Directory:
 
 
 def to_mounted(home: str, key: str, target: Form) -> None:
-    """Bring the layer from any form or mix into the one that overlayfs or fuse-overlayfs reads and writes."""
+    """Bring the layer from aufs's form or any mix into the one that overlayfs or fuse-overlayfs reads and writes."""
     now = read(home, key)
     if now is target:
         return
-    if now and now.is_mounted:  # another kernel's, or another engine's, that ended without a word
-        to_rest(home, key, parents=())
-        now = read(home, key)
     root = diff_dir(home, key)
     os.makedirs(f"{work_dir(home, key)}/aside", mode=0o700, exist_ok=True)
     forget(home, key)
@@ -127,10 +134,11 @@ def _show_whiteout(home: str, key: str, folder: str, name: str, *, root: str, is
         _refuse(home, key, path)  # a directory or a link, at which aufs answers EIO
 
 
-def to_rest(home: str, key: str, parents: Sequence[str]) -> None:
+def to_rest(home: str, key: str, parents: Sequence[str], tell: Callable[[Findings], object]) -> None:
     """Bring the layer from any form or mix into aufs's, bookkeeping entries included.
 
-    `parents` tell an opaque mark that hides something from one that doesn't: overlayfs gives one to a new directory that is
+    `tell` is called with the whiteouts that there will be, before the first of them is made: not for a mix, whose are known from
+    before. `parents` tell an opaque mark that hides something from one that doesn't: overlayfs gives one to a new directory that is
     renamed, fuse-overlayfs to every new one, aufs only to one that takes a name of below. Without `parents` all are kept.
     """
     now = read(home, key)
@@ -144,11 +152,14 @@ def to_rest(home: str, key: str, parents: Sequence[str]) -> None:
         write(home, key, Form.FUSE_ENDING if is_fuse else Form.OVERLAY_ENDING)
         for directory in found:
             _refuse_names(home, key, directory, fuse=is_fuse)
+    kept = {each.path for each in found if each.opaque and each.path != root and _is_below(home, parents, each.path[len(root) :])}
+    if now is not None:
+        tell(_findings(root, found, kept))
     forget(home, key)
     _make_bookkeeping(root, aside)
     base, plain = f"{root}/{BASE}", True
     for directory in found:
-        opaque = directory.opaque and directory.path != root and _is_below(home, parents, directory.path[len(root) :])
+        opaque = directory.path in kept
         marks = [name for name in directory.odd if name not in BOOKKEEPING or directory.path != root]
         plain = plain and not (directory.devices or opaque or marks)
         if not directory:
@@ -164,15 +175,32 @@ def to_rest(home: str, key: str, parents: Sequence[str]) -> None:
     write(home, key, Form.PLAIN if plain else Form.AUFS)
 
 
+def _findings(root: str, found: Sequence[_Directory], opaque: Set[str]) -> Findings:
+    """Say what a layer in overlayfs's form will have in aufs's."""
+    findings = Findings(whiteouts=list(BOOKKEEPING))
+    for directory in found:
+        inside = directory.path[len(root) + 1 :]
+        at = f"{inside}/" if inside else ""
+        for name in directory.devices:
+            findings.whiteouts.append(at + name)
+            if _has_whiteout(name):
+                findings.whiteouts.append(f"{at}{PREFIX}{name}")
+        if directory.path in opaque:
+            findings.whiteouts.append(at + OPAQUE)
+            findings.opaque.append(inside)
+    return findings
+
+
+def _has_whiteout(name: str) -> bool:
+    """Whether aufs can have one of that name: one of more than 251 bytes stays what it is."""
+    return len(os.fsencode(PREFIX + name)) <= _NAME_MAX
+
+
 def _hide(base: str, folder: str, name: str) -> None:
     """Replace a device 0:0 by aufs's whiteout of that name."""
-    try:
+    if _has_whiteout(name):
         _link(base, f"{folder}/{PREFIX}{name}")
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return  # more than 251 bytes: it has no whiteout in aufs, and stays what it is
-    os.unlink(f"{folder}/{name}")
+        os.unlink(f"{folder}/{name}")
 
 
 def _refuse_names(home: str, key: str, directory: _Directory, *, fuse: bool) -> None:
@@ -233,6 +261,11 @@ def _may_be_device(entry: os.DirEntry[str]) -> bool:
 def _is_whiteout(path: str) -> bool:
     status = os.lstat(path)
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def is_own(name: str) -> bool:
+    """Whether an attribute is a mounted form's, or that of a conversion, and none of the layer's."""
+    return name == MTIME_XATTR or _is_unions(name, fuse=True)
 
 
 def _is_unions(name: str, *, fuse: bool) -> bool:

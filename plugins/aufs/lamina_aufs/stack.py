@@ -40,7 +40,11 @@ REASONS = {
 def view(home: str, key: str, parents: Sequence[str], *, readonly: bool, method: Method) -> View:
     """Unite a layer with its parents."""
     build = {Method.AUFS: _aufs, Method.OVERLAY: _overlay, Method.FUSE: _fuse}[method]
-    return View(root=mnt_dir(home, key), mounts=build(home, key, parents, readonly), upper_dir=diff_dir(home, key))
+    changes_form = method is not Method.AUFS and os.path.isdir(work_dir(home, key))  # which is there until the layer is final
+    return View(
+        root=mnt_dir(home, key), mounts=build(home, key, parents, readonly), upper_dir=diff_dir(home, key),
+        until_rest=readonly and changes_form,
+    )  # fmt: skip
 
 
 def _aufs(home: str, key: str, parents: Sequence[str], readonly: bool) -> tuple[Mount, ...]:

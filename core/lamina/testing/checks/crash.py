@@ -149,7 +149,7 @@ def _edit(root: str) -> None:
 
 @check("crash", limit_s=60)
 def making_ready_killed(bench: Bench) -> None:
-    """`storage_before_mount` called again finishes the work, and the layer is what it was."""
+    """`storage_before_mount` called again finishes the work, and the layer is what it was, also to who looks in the middle."""
     base, _ = _ready(bench)
 
     def setup() -> Layer:
@@ -160,6 +160,7 @@ def making_ready_killed(bench: Bench) -> None:
     first = setup()
     wanted, said = set(bench.tree(first)), bench.said(first)
     for when, layer in _killed(bench, setup, lambda layer: bench.driver.before_mount(layer.key, layer.parents)):
+        same(set(bench.tree(layer)), wanted, f"paths seen in the middle, {when}")
         with bench.writing(layer) as root:
             same(set(tree.read(root)), wanted, f"paths, {when}")
         same(bench.said(layer), said, f"changes, {when}")
@@ -167,7 +168,7 @@ def making_ready_killed(bench: Bench) -> None:
 
 @check("crash", limit_s=60)
 def bringing_to_rest_killed(bench: Bench) -> None:
-    """`storage_after_unmount` called again finishes the work, and no change is lost."""
+    """`storage_after_unmount` called again finishes the work, no change is lost, and who looks in the middle sees them all."""
     base, _ = _ready(bench)
     first = bench.prepare(base)
     bench.write(first, _edit)
@@ -183,6 +184,7 @@ def bringing_to_rest_killed(bench: Bench) -> None:
         return layer
 
     for when, layer in _killed(bench, setup, lambda layer: bench.driver.after_unmount(layer.key)):
+        same(set(bench.tree(layer)), wanted, f"paths seen in the middle, {when}")
         bench.driver.after_unmount(layer.key)
         same(bench.said(layer), said, f"changes, {when}")
         same(set(bench.tree(layer)), wanted, f"paths, {when}")

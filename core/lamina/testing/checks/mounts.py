@@ -1,7 +1,9 @@
 """Mounts as data: what a driver answers, that the answer touches nothing, and that what is mounted is what was promised."""
 
+import contextlib
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable
 
@@ -202,6 +204,43 @@ def a_readonly_view_can_be_attached(bench: Bench) -> None:
     finally:
         views.detach(view)
     bench.discard(layer)
+
+
+def _delete(root: str) -> None:
+    os.unlink(f"{root}/dir/one")
+    shutil.rmtree(f"{root}/a")
+    tree.make(root, {"a/new": File("new")})
+
+
+@check("mounts")
+def a_view_stays_right_when_the_layer_is_mounted(bench: Bench) -> None:
+    """A container is started while somebody copies files out of it."""
+    _, layer = _two(bench)
+    bench.write(layer, _delete)
+    wanted = set(bench.tree(layer))
+    with bench.reading(layer) as seen:
+        bench.driver.before_mount(layer.key, layer.parents)
+        view = bench.view(layer)
+        views.attach(view)
+        same(set(tree.read(seen)), wanted, "paths")
+        views.detach(view)
+        same(set(tree.read(seen)), wanted, "paths, unmounted again")
+    bench.driver.after_unmount(layer.key)
+
+
+@check("mounts")
+def a_view_stays_right_when_the_layer_comes_to_rest(bench: Bench) -> None:
+    """A container ends while it is exported. A view that says `until_rest` makes its end wait."""
+    _, layer = _two(bench)
+    with bench.writing(layer) as root:
+        if bench.view(layer, readonly=True).until_rest:
+            raise Skipped("the view says that it is right until the layer comes to rest: then nobody looks")
+        _delete(root)
+        wanted = set(bench.tree(layer))
+        stack = contextlib.ExitStack()
+        seen = stack.enter_context(bench.reading(layer))
+    with stack:
+        same(set(tree.read(seen)), wanted, "paths")
 
 
 @check("mounts")

@@ -1,0 +1,80 @@
+"""Who reads a container's layer, and who brings it to rest, where a driver then changes what a view shows (`View.until_rest`).
+
+Readers hold the layer's lock together. Who brings the layer to rest waits for them, but not for ever: what an `export` writes may
+go to a program that takes its time. So after `PATIENCE_S` it is done all the same, and the reader says that it can't be relied on.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+from lamina.api.drivers import StorageDriver
+from lamina.errors import StateError
+from lamina.store.operations import locked
+
+PATIENCE_S = 5.0
+
+
+@contextlib.contextmanager
+def reading(run_dir: str, driver: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[None]:
+    """Keep a layer's views right while the block runs. Raises `StateError` if that couldn't be kept up."""
+    if not driver.mounts(key, parents, readonly=True).until_rest:
+        yield
+        return
+    with locked(run_dir, _name(key), shared=True):
+        file = _file(run_dir, key)
+        try:
+            yield
+        except OSError as error:
+            if file == _file(run_dir, key):
+                raise
+            raise _overtaken(key) from error
+        if file != _file(run_dir, key):
+            raise _overtaken(key)
+
+
+@contextlib.contextmanager
+def bringing_to_rest(run_dir: str, key: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Let nobody read a layer while the block runs, or let those who do know that they were overtaken."""
+    end = time.monotonic() + patience_s
+
+    def pause() -> None:
+        if time.monotonic() >= end:
+            raise _TooLongError
+        time.sleep(0.01)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run_dir, _name(key), pause=pause))
+        except _TooLongError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_path(run_dir, key))
+        yield
+
+
+class _TooLongError(Exception):
+    """Somebody reads, and reads."""
+
+
+def _name(key: str) -> str:
+    return f"reading-{key}"
+
+
+def _path(run_dir: str, key: str) -> str:
+    return os.path.join(run_dir, "locks", _name(key))
+
+
+def _file(run_dir: str, key: str) -> int:
+    """The lock's inode: while somebody has the lock, only who doesn't wait any longer takes the file away."""
+    try:
+        return os.stat(_path(run_dir, key)).st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _overtaken(key: str) -> StateError:
+    return StateError(
+        f"container {key[:12]} ended, or was written to, while it was read: what was read may be wrong",
+        hint="run the command again",
+    )
