@@ -155,6 +155,13 @@ def contradictions(engine: Engine) -> list[str]:
     found += [f"operation {tuple(row)}" for row in connection.execute("SELECT * FROM operations")]
     found += [f"layer {row}" for row in context.layers.records() if row[3] not in {"sealed", "writable"}]
     recorded = {(driver, key) for driver, key, _parent, _state in context.layers.records()}
+    wanted = {row[0].partition(":")[2] for row in connection.execute("SELECT chain FROM build_cache")} | context.images.layer_keys()
+    below = {(driver, parent) for driver, _key, parent, _state in context.layers.records()}
+    found += [
+        f"a layer that no image has: {row[:2]}"
+        for row in context.layers.records()
+        if row[3] == "sealed" and row[1] not in wanted and row[:2] not in below
+    ]
     for name in context.host.names("storage"):
         home = os.path.join(root, name)
         if os.path.isdir(home):

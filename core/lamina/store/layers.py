@@ -408,7 +408,7 @@ class LayerStore:
     @contextlib.contextmanager
     def seen(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[str]:
         """Give a path of the layer's union for reading while the block runs. Raises what `reading` raises."""
-        with reading(self.run_dir, driver, key, parents), views.seen(driver.mounts(key, parents, readonly=True)) as path:
+        with reading(self.run_dir, driver, key, parents) as view, views.seen(view) as path:
             yield path
 
     def changes(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> "list[Change]":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from lamina.api.drivers import StorageDriver
+from lamina.api.types import View
 from lamina.errors import StateError
 from lamina.store.operations import locked
 
@@ -17,15 +18,16 @@ PATIENCE_S = 5.0
 
 
 @contextlib.contextmanager
-def reading(run_dir: str, driver: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[None]:
-    """Keep a layer's views right while the block runs. Raises `StateError` if that couldn't be kept up."""
-    if not driver.mounts(key, parents, readonly=True).until_rest:
-        yield
+def reading(run_dir: str, driver: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[View]:
+    """Give a layer's read-only view, which stays right while the block runs. Raises `StateError` if that couldn't be kept up."""
+    view = driver.mounts(key, parents, readonly=True)
+    if not view.until_rest:
+        yield view
         return
     with locked(run_dir, _name(key), shared=True):
         file = _file(run_dir, key)
         try:
-            yield
+            yield driver.mounts(key, parents, readonly=True)  # it may have changed its form just before
         except OSError as error:
             if file == _file(run_dir, key):
                 raise

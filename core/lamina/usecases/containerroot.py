@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lamina.api.drivers import StorageDriver
+from lamina.api.types import View
 from lamina.errors import LaminaError, StateError
 from lamina.linux import mount as lm
 from lamina.linux import mountinfo, namespace, process
@@ -132,8 +133,7 @@ class ContainerRoots:
         storage = self.context.layers.usable_driver(container.driver)
         steps = [step for step in self.starter.plan(container) if self._is_volume(step, container)]
         layer = (storage, container.id, container.parents)
-        with self._writable(*layer) if writable else reading(self.context.run_dir, *layer):
-            view = storage.mounts(container.id, container.parents, readonly=not writable)
+        with self._writable(*layer) if writable else reading(self.context.run_dir, *layer) as view:
 
             def make() -> int:
                 views.attach(view)
@@ -160,14 +160,14 @@ class ContainerRoots:
                 yield ContainerRoot(fd=root_fd, container=container)
 
     @contextlib.contextmanager
-    def _writable(self, storage: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[None]:
-        """Let a layer's writable view be mounted while the block runs."""
+    def _writable(self, storage: StorageDriver, key: str, parents: Sequence[str]) -> Iterator[View]:
+        """Give a layer's writable view, which may be mounted while the block runs."""
         operation = Operation(name="write into a container")  # if it is killed, recovery sweeps what its driver had half made
         with self.context.database.transaction() as tx:
             operation.begin(tx)
         storage.before_mount(key, parents)
         try:
-            yield
+            yield storage.mounts(key, parents, readonly=False)
         finally:
             with bringing_to_rest(self.context.run_dir, key):
                 storage.after_unmount(key)
