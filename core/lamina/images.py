@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from lamina.errors import ConflictError, NotFoundError
 from lamina.model.digest import Digest
 from lamina.model.reference import Reference
-from lamina.store.images import HistoryRow, Image, ImageUser, Removal
+from lamina.store.images import Image, ImageUser, Removal
 from lamina.store.operations import Operation
 
 if TYPE_CHECKING:  # what reads and writes archives is imported by the method that does it
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what reads and writes archives is imported by the method th
     from lamina.registry.push import Copied
     from lamina.registry.report import Report
     from lamina.store.image_archive import LoadedImage
+    from lamina.store.image_history import HistoryRow
 
 Progress = Callable[[int], None]
 
@@ -86,9 +87,11 @@ class ImagesAPI:
             removals.append(removal)
         return removals, freed + self.store.delete_unreferenced_blobs()
 
-    def history(self, name: str) -> list[HistoryRow]:
+    def history(self, name: str) -> "list[HistoryRow]":
         """Tell how an image came to be, the newest step first."""
-        return self.store.history(self.store.resolve(name))
+        from lamina.store.image_history import history
+
+        return history(self.store, self.store.resolve(name))
 
     def load(self, source: "Readable", *, max_bytes: int | None = None, progress: Progress | None = None) -> "list[LoadedImage]":
         """Take in every image of an archive, Docker's or OCI's, packed or not, from a file or a pipe.

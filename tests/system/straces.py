@@ -1,6 +1,6 @@
 """What strace(1) says that processes did to the system, call by call, to hold a trace against.
 
-Left out is what a trace doesn't claim: calls before it began, what was only read, threads, SQLite's own files.
+Left out is what a trace doesn't claim: calls before it began, what was only read, that threads begin, SQLite's own files.
 """
 
 import re
@@ -37,17 +37,19 @@ def strace(command: list[str], output: Path, *, everything: bool = False) -> sub
 
 
 def changing_calls(output: Path) -> dict[int, list[str]]:
-    """Pid to the names of its changing calls, in order; of the first process those after the trace had begun."""
+    """Pid to the names of its changing calls, its threads' too, in order; of the first process those after the trace had begun."""
+    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    process_of = _threads(lines)
     calls: dict[int, list[str]] = {}
     other_program: set[int] = set()
     begun = False
-    for line in output.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines:
         if " resumed>" in line and " execve " in line and re.search(r"= 0$", line):
             other_program.add(int(line.split()[0]))
         found = _LINE.match(line)
         if found is None:
             continue
-        pid, name, rest = int(found[1]), found[2], found[3]
+        pid, name, rest = process_of.get(int(found[1]), int(found[1])), found[2], found[3]
         if name == "memfd_create":
             begun = begun or "lamina-trace" in rest
             continue
@@ -57,6 +59,20 @@ def changing_calls(output: Path) -> dict[int, list[str]]:
         if name == "execve" and re.search(r"= 0$", line):
             other_program.add(pid)
     return calls
+
+
+def _threads(lines: list[str]) -> dict[int, int]:
+    """Thread's id to the pid of its process: strace tells each of its own. (On Linux before 6.7 one mounts an overlay.)"""
+    process_of: dict[int, int] = {}
+    begun: set[int] = set()
+    for line in lines:
+        pid = int(line.split(maxsplit=1)[0])
+        if "CLONE_THREAD" in line:
+            begun.add(pid)
+        if pid in begun and "clone" in line and (made := re.search(r"= (\d+)$", line)):
+            process_of[int(made[1])] = process_of.get(pid, pid)
+            begun.remove(pid)
+    return process_of
 
 
 def _changes(name: str, rest: str) -> bool:

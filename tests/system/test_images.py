@@ -24,6 +24,7 @@ from lamina.model.reference import Reference
 from lamina.store.content import ContentStore
 from lamina.store.database import Database
 from lamina.store.image_build import add_layer_image, import_rootfs
+from lamina.store.image_history import history
 from lamina.store.images import Image, ImageStore, ImageUser, LayerBlob
 
 
@@ -207,7 +208,7 @@ def test_a_layer_on_top_keeps_the_base_and_tells_its_history(images):
     assert config.diff_ids[:1] == images.config(base).diff_ids
     assert config.config == Defaults(cmd=("top",))
     assert config.author == "me"
-    newest, oldest = images.history(top)
+    newest, oldest = history(images, top)
     assert (newest.image_id, newest.created_by, newest.comment) == (top.id, "sh -c make", "why")
     assert newest.size_bytes == len(tar_of({"more": b"y"}))
     assert (oldest.image_id, oldest.comment) == (None, "begun")

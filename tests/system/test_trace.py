@@ -13,6 +13,8 @@ import pytest
 from cases import FOREVER, Lamina, driver_of, each_driver
 from straces import changing_calls, strace
 
+from lamina.linux.cgroup import hierarchies
+
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}  # else Python's cache of our own modules is written on the way
 
 
@@ -125,7 +127,8 @@ def test_steps_come_with_their_time_and_a_command_line(lamina: Lamina, tmp_path:
     assert steps["set hostname"]["commands"] == ["hostname ship"]
     assert steps["leave namespaces"]["commands"] == ["unshare --mount --uts --ipc --cgroup --net"]
     assert steps["pivot root"]["commands"][0].endswith("&& pivot_root . . && umount -l .")
-    assert [row["arguments"] for row in found if row["name"] == "clone3"] == ["", "CLONE_NEWPID"]  # the monitor, the container
+    born_there = "|CLONE_INTO_CGROUP" if hierarchies().unified == "/sys/fs/cgroup" else ""  # version 2 alone
+    assert [row["arguments"] for row in found if row["name"] == "clone3"] == ["", f"CLONE_NEWPID{born_there}"]  # monitor, container
     assert ["mount --rbind /usr $ROOT/below"] in [row["commands"] for row in found if row["name"] == "bind in root"]
     assert all(row["took_us"] is not None for name, row in steps.items() if name != "execute")
     names = [row["name"] for row in found if row["kind"] == "step"]

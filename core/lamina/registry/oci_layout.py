@@ -30,7 +30,7 @@ from lamina.registry.transport import Document
 from lamina.registry.writing import NewDirectory, Pending, is_empty, lock_directory, naming, sync_directory, write_file
 from lamina.store.archive_spool import blob_path
 from lamina.store.content import LAYOUT_DOCUMENT
-from lamina.store.images import CONTAINERD_NAME, REF_NAME
+from lamina.store.image_index import CONTAINERD_NAME, REF_NAME
 
 _MAX_LISTED = 20
 

@@ -13,7 +13,7 @@ from lamina.model.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, 
 from lamina.model.reference import Reference
 from lamina.store.archive_spool import blob_path
 from lamina.store.content import LAYOUT_DOCUMENT
-from lamina.store.images import CONTAINERD_NAME, REF_NAME
+from lamina.store.image_index import CONTAINERD_NAME, REF_NAME
 from lamina.store.tar_out import TarOut
 
 

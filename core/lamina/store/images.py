@@ -58,9 +58,6 @@ SCHEMA = """
     CREATE INDEX layer_blobs_by_diff_id ON layer_blobs (diff_id);
     """
 
-REF_NAME = "org.opencontainers.image.ref.name"
-CONTAINERD_NAME = "io.containerd.image.name"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBlob:
@@ -104,18 +101,6 @@ class Removal:
 
     untagged: tuple[str, ...] = ()
     deleted: tuple[Digest, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryRow:
-    """A line of `history`, the newest first. `image_id` is None but for the top."""
-
-    image_id: Digest | None
-    created_ns: int
-    created_by: str
-    size_bytes: int
-    comment: str
-    names: tuple[str, ...] = ()
 
 
 class ImageStore:
@@ -333,26 +318,6 @@ class ImageStore:
             layers.append(layer)
         return layers
 
-    def history(self, image: Image) -> list[HistoryRow]:
-        """Tell how an image came to be, the newest step first."""
-        from lamina.model.image_config import created_ns_of
-
-        config = self.config(image)
-        sizes = iter([layer.size_bytes for layer in self.layers(image)])
-        entries = config.history
-        rows = [
-            HistoryRow(
-                image_id=image.id if index == len(entries) - 1 else None,
-                created_ns=created_ns_of(entry.created),
-                created_by=entry.created_by,
-                size_bytes=0 if entry.empty_layer else next(sizes, 0),
-                comment=entry.comment,
-                names=tuple(name.familiar for name in self.names(image)) if index == len(entries) - 1 else (),
-            )
-            for index, entry in enumerate(entries)
-        ]
-        return rows[::-1]
-
     def tag(self, image: Image, reference: Reference) -> None:
         """Give an image one more name; another image that has it loses it."""
         if reference.digest is not None:
@@ -494,26 +459,9 @@ class ImageStore:
         self.content.write_index(self._index())
 
     def _index(self) -> "list[Descriptor]":
-        from lamina.model.image import Descriptor
+        from lamina.store.image_index import image_index
 
-        rows = self.database.connection.execute(
-            "SELECT manifest, manifest_type, manifest_bytes, reference FROM images LEFT JOIN image_names ON image_id = id"
-            " ORDER BY reference IS NULL, reference, id"
-        )
-        descriptors: list[Descriptor] = []
-        for row in rows:
-            annotations = {}
-            if row["reference"] is not None:
-                annotations = {REF_NAME: Reference.parse(row["reference"]).familiar, CONTAINERD_NAME: row["reference"]}
-            descriptors.append(
-                Descriptor(
-                    media_type=row["manifest_type"],
-                    digest=Digest(row["manifest"]),
-                    size_bytes=row["manifest_bytes"],
-                    annotations=annotations,
-                )
-            )
-        return descriptors
+        return image_index(self.database.connection)
 
     @staticmethod
     def _by_id(tx: "sqlite3.Connection", image_id: str) -> Image | None:

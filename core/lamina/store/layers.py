@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lamina.api.drivers import StorageDriver
 from lamina.api.host import PluginHost
-from lamina.api.types import Usage, View, WhiteoutFormat
+from lamina.api.types import Usage, View
 from lamina.dataclasses import dataclass
 from lamina.errors import ConflictError, LaminaError, NotFoundError, NotUsableError, PluginError, UsageError
 from lamina.linux.fs import remove_tree
@@ -159,6 +159,8 @@ class LayerStore:
         open_layer: Callable[[], contextlib.AbstractContextManager["LayerReader"]],
     ) -> None:
         driver.prepare(key, parents, {})
+        from lamina.store.layer_trees import LayerTrees  # no start has a use for it
+
         trees = LayerTrees(driver=driver, key=key, parents=parents, writable=True)
         with trees.stack, open_layer() as entries:
             driver.apply(key, parents, entries, trees)
@@ -413,6 +415,8 @@ class LayerStore:
 
     def changes(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> "list[Change]":
         """List what a layer changes; the one source of `diff` and of a commit."""
+        from lamina.store.layer_trees import LayerTrees
+
         row = self.database.connection.execute(
             "SELECT prepared_ns FROM layers WHERE driver = ? AND key = ?", (driver.name, key)
         ).fetchone()
@@ -468,52 +472,3 @@ def read_size(driver: StorageDriver, storage_options: Mapping[str, str]) -> tupl
             hint=probe.no_quota_hint or "leave the storage option 'size' out, or choose another driver: see lamina driver ls",
         )
     return size_bytes, {name: value for name, value in storage_options.items() if name != "size"}
-
-
-@dataclass(slots=True, kw_only=True)
-class LayerTrees:
-    """`Trees` of the contract: the layer and its parents, mounted when a path is asked for."""
-
-    driver: StorageDriver
-    key: str
-    parents: tuple[str, ...]
-    prepared_ns: int = 0
-    writable: bool = False
-    _stack: contextlib.ExitStack | None = None
-    _layer: str | None = None
-    _parent: str | None = None
-
-    @property
-    def stack(self) -> contextlib.ExitStack:
-        """What ends with the hook's call."""
-        if self._stack is None:
-            self._stack = contextlib.ExitStack()
-        return self._stack
-
-    @property
-    def layer(self) -> str:
-        if self._layer is None:
-            self._layer = self.stack.enter_context(
-                views.seen(self.driver.mounts(self.key, self.parents, readonly=not self.writable))
-            )
-        return self._layer
-
-    @property
-    def parent(self) -> str | None:
-        if self._parent is None and self.parents:
-            self._parent = self.stack.enter_context(
-                views.seen(self.driver.mounts(self.parents[0], self.parents[1:], readonly=True))
-            )
-        return self._parent
-
-    @property
-    def upper_dir(self) -> str | None:
-        return self.driver.mounts(self.key, self.parents, readonly=False).upper_dir
-
-    @property
-    def whiteouts(self) -> WhiteoutFormat:
-        return self.driver.probe().capabilities.whiteouts
-
-    @property
-    def unchanged_before_ns(self) -> int | None:
-        return self.prepared_ns or None

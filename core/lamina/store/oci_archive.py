@@ -25,7 +25,8 @@ from lamina.model.image_config import ImageConfig
 from lamina.model.machine import machine_architecture
 from lamina.model.reference import Reference
 from lamina.store.archive_spool import ImageParts, Spool, blob_path, follow
-from lamina.store.images import CONTAINERD_NAME, REF_NAME, LayerBlob
+from lamina.store.image_index import CONTAINERD_NAME, REF_NAME
+from lamina.store.images import LayerBlob
 from lamina.store.layer_ingest import IncomingLayer
 
 _MAX_INDEX_DEPTH = 4

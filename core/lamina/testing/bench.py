@@ -17,7 +17,7 @@ from lamina.api.types import Capabilities, Usage, View
 from lamina.archive.layer import LayerTar
 from lamina.archive.writer import write_layer, write_tree
 from lamina.store import views
-from lamina.store.layers import LayerTrees
+from lamina.store.layer_trees import LayerTrees
 from lamina.testing import tree as trees
 from lamina.testing.check import Skipped
 from lamina.testing.tree import Facts, Tree

@@ -29,7 +29,8 @@ from lamina.errors import ConflictError, IntegrityError, LaminaError, NotUsableE
 from lamina.linux.fs import syncfs
 from lamina.model.container import Container
 from lamina.store import views
-from lamina.store.layers import LayerGoneError, LayerTrees, check_depth, read_size
+from lamina.store.layer_trees import LayerTrees
+from lamina.store.layers import LayerGoneError, check_depth, read_size
 from lamina.store.operations import Operation, locked
 from lamina.usecases.context import Context
 from lamina.usecases.control import Control
