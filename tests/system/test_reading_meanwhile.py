@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from cases import Lamina, wait_until
 
+pytestmark = pytest.mark.vm  # before 6.7 an overlay is mounted in another way
+
 _SCRIPT = (
     "rm /bin/vi /usr/bin/awk; rm -r /etc; mkdir /etc /many; for i in $(seq 2000); do echo $i > /many/$i; done; echo ready; "
     "exec sleep 1000"

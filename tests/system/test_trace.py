@@ -14,6 +14,9 @@ from cases import FOREVER, Lamina, driver_of, each_driver
 from straces import changing_calls, strace
 
 from lamina.linux.cgroup import hierarchies
+from lamina.runtime.confinement import apparmor_profile
+
+pytestmark = pytest.mark.vm  # version 2 of cgroups has other calls, and before 6.7 an overlay is mounted in another way
 
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}  # else Python's cache of our own modules is written on the way
 
@@ -28,6 +31,7 @@ def needs_strace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shutil.which("strace"), "install the package strace"
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    apparmor_profile(None, loads=True)  # as a first start after a boot does, by a program of which strace tells, too
 
 
 def rows(path: Path) -> list[dict]:

@@ -36,7 +36,7 @@ _NEW_CALLS = {
     c_library.SYS_OPEN_TREE: "open_tree", c_library.SYS_MOVE_MOUNT: "move_mount", c_library.SYS_FSOPEN: "fsopen",
     c_library.SYS_FSCONFIG: "fsconfig", c_library.SYS_FSMOUNT: "fsmount", c_library.SYS_MOUNT_SETATTR: "mount_setattr",
     c_library.SYS_PIVOT_ROOT: "pivot_root", c_library.SYS_PIDFD_SEND_SIGNAL: "pidfd_send_signal",
-    c_library.SYS_SECCOMP: "seccomp", c_library.SYS_KEYCTL: "keyctl",
+    c_library.SYS_SECCOMP: "seccomp", c_library.SYS_KEYCTL: "keyctl", c_library.SYS_BPF: "bpf",
 }  # fmt: skip
 _LIBC_CALLS = ("mount", "umount2", "unshare", "setns", "sethostname", "prctl", "capset")
 _IOCTLS = {
