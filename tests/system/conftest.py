@@ -22,13 +22,13 @@ from outside import TOP, Environment
 from lamina.engine import Engine
 from lamina.linux import mount, mountinfo, namespace, netns, process
 from lamina.store.image_archive import load
+from lamina_bench.disk import mount_own
 
 collect_ignore = [] if os.environ.get("LAMINA_PEERS") == "1" and "DOCKER_HOST" in os.environ else ["test_peer_builds.py"]
 if os.environ.get("LAMINA_VM") != "apparmor":
     collect_ignore += ["test_apparmor.py", "test_quota.py"]  # need a kernel with AppArmor, and with project quotas
 if os.environ.get("LAMINA_VM") != "selinux":
     collect_ignore.append("test_selinux.py")
-DISK_BYTES = 32 << 30
 HASH_SEED = "00000000-0000-0000-0000-000000000003"
 """Of the order in which names are listed, on which it depends which name of a hard link fuse-overlayfs copies up, and how well."""
 
@@ -38,8 +38,8 @@ def private_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Leave the machine's mount namespace, once for the whole run: what a test mounts, nobody else sees.
 
     Where pytest makes its directories there is then a disk of the run's own, in a file without a name, and temporary files go there
-    too. A machine's ext4 may have no journal, and such a one reads all that was deleted in the last seconds again for each new file
-    (`recently_deleted` in fs/ext4/ialloc.c): the tests, which make and delete, spent more than half of their time there.
+    too. A machine's ext4 may have no journal, and such a one is slow where much was deleted: the tests, which make and delete,
+    spent more than half of their time there.
     """
     namespace.unshare(namespace.CLONE_NEWNS)
     mount.make_private()
@@ -58,18 +58,13 @@ def private_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def disk_at(place: Path) -> bool:
-    """Mount an empty ext4 with a journal, which takes only the space that is used; without loop devices there is none."""
-    image = place.with_name(f"{place.name}.disk")
-    with image.open("wb") as file:
-        file.truncate(DISK_BYTES)
+    """Mount a disk of the run's own, which takes only the space that is used; without loop devices there is none."""
+    make = ("-E", f"lazy_itable_init=1,lazy_journal_init=1,hash_seed={HASH_SEED}")
     try:
-        options = f"lazy_itable_init=1,lazy_journal_init=1,hash_seed={HASH_SEED}"
-        places = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, str(image)], check=True, env=places)
-        done = subprocess.run(["mount", "-o", "loop,nobarrier,discard,noinit_itable", str(image), str(place)], check=False)
-    finally:
-        image.unlink()
-    return done.returncode == 0
+        mount_own(str(place), make=make, options="loop,nobarrier,discard,noinit_itable")
+    except subprocess.CalledProcessError:
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)
