@@ -308,10 +308,4 @@ class ImagesAPI:
         return lambda tx, chain_ids: layers.intend_to_discard(tx, [chain.hex for chain in chain_ids], operation)
 
     def _discard_layers(self, operation: Operation, *, measured: bool = False) -> int:
-        if operation.id is None:
-            return 0
-        context = self._engine.context
-        freed = context.layers.undo_intended(operation.id, self.store.layer_keys, measured=measured)
-        with context.database.transaction() as tx:
-            operation.end(tx)
-        return freed
+        return self._engine.context.layers.discard_intended(operation, self.store.layer_keys, measured=measured)

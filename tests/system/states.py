@@ -153,13 +153,14 @@ def contradictions(engine: Engine) -> list[str]:
     context, root = engine.context, engine.context.root_dir
     connection, found = context.database.connection, []
     found += [f"operation {tuple(row)}" for row in connection.execute("SELECT * FROM operations")]
-    found += [f"layer {row}" for row in context.layers.records() if row[3] not in {"sealed", "writable"}]
-    recorded = {(driver, key) for driver, key, _parent, _state in context.layers.records()}
+    layers = context.layers.records()
+    found += [f"layer {row}" for row in layers if row[3] not in {"sealed", "writable"}]
+    recorded = {(driver, key) for driver, key, _parent, _state in layers}
     wanted = {row[0].partition(":")[2] for row in connection.execute("SELECT chain FROM build_cache")} | context.images.layer_keys()
-    below = {(driver, parent) for driver, _key, parent, _state in context.layers.records()}
+    below = {(driver, parent) for driver, _key, parent, _state in layers}
     found += [
         f"a layer that no image has: {row[:2]}"
-        for row in context.layers.records()
+        for row in layers
         if row[3] == "sealed" and row[1] not in wanted and row[:2] not in below
     ]
     for name in context.host.names("storage"):

@@ -1,5 +1,9 @@
 """The conformance kit can fail: each driver that is broken on purpose fails the check meant for it, with the right words."""
 
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +11,7 @@ from broken_drivers import BROKEN, Broken, ClaimsLittle, Overlay, Vfs
 
 from lamina.api.types import Fidelity
 from lamina.errors import PluginError
+from lamina.testing import run as running
 from lamina.testing.check import Check, all_checks
 from lamina.testing.run import Verdict, run_check, subject
 
@@ -34,19 +39,22 @@ def test_what_is_done_and_not_claimed_is_pointed_out_and_no_failure(tmp_path: Pa
         assert (outcome.verdict, outcome.underclaimed) == (Verdict.NOT_CLAIMED, True)
 
 
+def _hang(_bench: object) -> None:
+    time.sleep(100)
+
+
+def _hang_for_good(bench: object) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])  # as one that waits in the kernel for a server of FUSE
+    _hang(bench)
+
+
+def _die(_bench: object) -> None:
+    os._exit(3)
+
+
 def test_a_driver_that_hangs_or_dies_is_a_failure_and_not_the_end(tmp_path: Path) -> None:
-    import os
-    import time
-
-    def hang(_bench: object) -> None:
-        time.sleep(100)
-
-    def die(_bench: object) -> None:
-        os._exit(3)
-
-    for run, words in ((hang, "took longer"), (die, "died without a word")):
-        check = Check(group="crash", name="odd", about="", claim=None, limit_s=1, run=run)
-        outcome = run_check(check, subject(Vfs()), str(tmp_path))
+    for run, words in ((_hang, "took longer"), (_die, "died without a word")):
+        outcome = run_check(_odd(run), subject(Vfs()), str(tmp_path))
         assert outcome.verdict is Verdict.FAIL
         assert words in outcome.reason
     assert list(tmp_path.iterdir()) == []
@@ -56,27 +64,16 @@ def test_a_driver_that_hangs_or_dies_is_a_failure_and_not_the_end(tmp_path: Path
 def test_what_is_not_claimed_may_hang_or_die_for_good_without_being_a_failure(
     claim: Fidelity | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-    import signal
-    import time
-
-    from lamina.testing import run as running
-
     monkeypatch.setattr(running, "_GRACE_S", 1)
-
-    def hang(_bench: object) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])  # as one that waits in the kernel for a server of FUSE
-        time.sleep(100)
-
-    def die(_bench: object) -> None:
-        os._exit(3)
-
-    for run, words in ((hang, "had to be killed"), (die, "died without a word")):
-        check = Check(group="crash", name="odd", about="", claim=claim, limit_s=1, run=run)
-        outcome = run_check(check, subject(ClaimsLittle()), str(tmp_path))
+    for run, words in ((_hang_for_good, "had to be killed"), (_die, "died without a word")):
+        outcome = run_check(_odd(run, claim), subject(ClaimsLittle()), str(tmp_path))
         assert (outcome.verdict, outcome.underclaimed) == (Verdict.FAIL if claim is None else Verdict.NOT_CLAIMED, False)
         assert words in outcome.reason
     assert list(tmp_path.iterdir()) == []
+
+
+def _odd(run: Callable[[object], None], claim: Fidelity | None = None) -> Check:
+    return Check(group="crash", name="odd", about="", claim=claim, limit_s=1, run=run)
 
 
 def test_what_is_no_plugin_is_refused_in_a_line() -> None:

@@ -58,10 +58,7 @@ def prune(
             context.images.content.note_garbage()
     freed = sum(_remove_mount(item) for item in going if item.directory)
     freed += context.images.delete_unreferenced_blobs()
-    if operation.id is not None:
-        freed += context.layers.undo_intended(operation.id, lambda: _kept_layers(context), measured=True)
-        with context.database.transaction() as tx:
-            operation.end(tx)
+    freed += context.layers.discard_intended(operation, lambda: _kept_layers(context), measured=True)
     return Pruned(ids=tuple(item.id for item in going), freed_bytes=freed)
 
 

@@ -24,7 +24,7 @@ from lamina.linux.fs import remove_tree
 from lamina.store import views
 from lamina.store.database import Database
 from lamina.store.operations import Operation, locked
-from lamina.store.reading import PATIENCE_S, bringing_to_rest, reading
+from lamina.store.reading import PATIENCE_S, bring_to_rest, reading
 
 if TYPE_CHECKING:
     from lamina.api.entries import Change, LayerReader
@@ -307,6 +307,15 @@ class LayerStore:
                     (operation.begin(tx), name, key, len(self.parents(name, key))),
                 )
 
+    def discard_intended(self, operation: Operation, kept: Callable[[], Set[str]], *, measured: bool = False) -> int:
+        """Discard what `intend_to_discard` has noted, as `undo_intended`, and end the operation; gives the bytes freed."""
+        if operation.id is None:
+            return 0
+        freed = self.undo_intended(operation.id, kept, measured=measured)
+        with self.database.transaction() as tx:
+            operation.end(tx)
+        return freed
+
     def undo_intended(self, operation_id: int, of_images: Callable[[], Set[str]], *, measured: bool = False) -> int:
         """Discard, from the top, what an operation unpacked and failed, or is to discard; what images or other layers need stays.
 
@@ -389,8 +398,7 @@ class LayerStore:
     def unmount(self, driver: StorageDriver, key: str, parents: Sequence[str]) -> None:
         """Take a writable layer's union away and bring the layer to rest; may be repeated."""
         views.detach(driver.mounts(key, parents, readonly=False))
-        with bringing_to_rest(self.run_dir, key):
-            driver.after_unmount(key)
+        bring_to_rest(self.run_dir, driver, key)
 
     def unmount_if_mounted(self, driver: StorageDriver, key: str, parents: Sequence[str], *, is_going: bool = False) -> None:
         """Like `unmount`, for a layer that may be half made or not there at all.
@@ -401,8 +409,7 @@ class LayerStore:
             return
         views.detach(driver.mounts(key, parents, readonly=False))
         try:
-            with bringing_to_rest(self.run_dir, key, patience_s=0 if is_going else PATIENCE_S):
-                driver.after_unmount(key)
+            bring_to_rest(self.run_dir, driver, key, patience_s=0 if is_going else PATIENCE_S)
         except OSError as error:
             if not is_going or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise

@@ -36,9 +36,8 @@ def reading(run_dir: str, driver: StorageDriver, key: str, parents: Sequence[str
             raise _overtaken(key)
 
 
-@contextlib.contextmanager
-def bringing_to_rest(run_dir: str, key: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Let nobody read a layer while the block runs, or let those who do know that they were overtaken."""
+def bring_to_rest(run_dir: str, driver: StorageDriver, key: str, *, patience_s: float = PATIENCE_S) -> None:
+    """Have a driver bring a layer to rest while nobody reads it; or let those who go on reading know that they were overtaken."""
     end = time.monotonic() + patience_s
 
     def pause() -> None:
@@ -52,7 +51,7 @@ def bringing_to_rest(run_dir: str, key: str, *, patience_s: float = PATIENCE_S) 
         except _TooLongError:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_path(run_dir, key))
-        yield
+        driver.after_unmount(key)
 
 
 class _TooLongError(Exception):

@@ -23,7 +23,7 @@ from lamina.runtime.mount_steps import BindInRoot, MountInRoot, ReadOnlyRoot
 from lamina.runtime.steps import Place, Step
 from lamina.store import views
 from lamina.store.operations import Operation, locked
-from lamina.store.reading import bringing_to_rest, reading
+from lamina.store.reading import bring_to_rest, reading
 from lamina.usecases.context import Context
 from lamina.usecases.start import Starter
 
@@ -169,8 +169,7 @@ class ContainerRoots:
         try:
             yield storage.mounts(key, parents, readonly=False)
         finally:
-            with bringing_to_rest(self.context.run_dir, key):
-                storage.after_unmount(key)
+            bring_to_rest(self.context.run_dir, storage, key)
             with self.context.database.transaction() as tx:
                 operation.end(tx)
 

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import shutil
 import signal
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from lamina.testing.bench import Bench, Layer
 from lamina.testing.check import Skipped, check, require, same
 from lamina.testing.checks.fidelity import require_equal
 from lamina.testing.checks.processes import watched
+from lamina.testing.checks.whiteouts import remove_all
 from lamina.testing.samples import BASE
 from lamina.testing.tree import File
 
@@ -207,8 +207,7 @@ def a_readonly_view_can_be_attached(bench: Bench) -> None:
 
 
 def _delete(root: str) -> None:
-    os.unlink(f"{root}/dir/one")
-    shutil.rmtree(f"{root}/a")
+    remove_all(root, ["dir/one", "a"])
     tree.make(root, {"a/new": File("new")})
 
 
